@@ -58,6 +58,8 @@ pub struct WorkerConfig {
     pub labels: BTreeMap<String, String>,
     /// The connection to the controller, if the connector process holds it.
     pub spare: Option<ControlConnection>,
+    /// Whether that connection goes through a proxy.
+    pub through_proxy: bool,
     /// The descriptor number, in the guardian's process, of the memory in which it keeps a copy of what is owed.
     pub ledger_copy: Option<i32>,
 }
@@ -122,6 +124,7 @@ pub fn run(
         held: engine.held_by_others(),
         answers_heartbeats: true,
         protocol: Some(PROTOCOL),
+        through_proxy: config.through_proxy,
     };
 
     let mut worker = Worker {

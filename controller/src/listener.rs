@@ -42,6 +42,9 @@ const EVICTION_DELAY: Duration = Duration::from_millis(5);
 /// How long to wait after another failure to accept a connection.
 const ACCEPT_RETRY_DELAY: Duration = Duration::from_millis(100);
 
+/// How long after its end a certificate can still be renewed by default.
+pub const DEFAULT_RENEWAL_GRACE: Duration = Duration::from_secs(7 * 24 * 60 * 60);
+
 /// The limits of a listener.
 #[derive(Debug, Clone)]
 pub struct ListenerLimits {
@@ -51,6 +54,8 @@ pub struct ListenerLimits {
     pub slots: SlotCounts,
     /// How many agents may be joining at a time.
     pub joining: usize,
+    /// How long after its end a certificate can still be renewed. It is good for nothing else then.
+    pub renewal_grace: Duration,
     /// How long sent data may stay unacknowledged before the kernel closes a connection. Nothing else reveals a peer that has
     /// silently vanished, and heartbeats are sent all the time (RFC 5482; tcp(7), `TCP_USER_TIMEOUT`).
     pub unacknowledged: Duration,
@@ -62,6 +67,7 @@ impl Default for ListenerLimits {
             handshake: Duration::from_secs(10),
             slots: SlotCounts::default(),
             joining: 64,
+            renewal_grace: DEFAULT_RENEWAL_GRACE,
             unacknowledged: Duration::from_secs(30),
         }
     }
@@ -136,15 +142,15 @@ impl Listener {
         }
         let own = Arc::new(ControllerCertificate::new(Arc::clone(authority), names)?);
         let is_revoked: IsRevoked = Arc::new(is_revoked);
-        let config = |protocol: &[u8], who: Option<bool>| {
-            config(authority, &own, protocol, who, &is_revoked)
+        let config = |protocol: &[u8], who: Option<bool>, grace: Duration| {
+            config(authority, &own, protocol, who, grace, &is_revoked)
                 .map_err(|error| CaError::Request(error.to_string()))
         };
         Ok(Listener {
             protocols: Arc::new(Protocols {
-                link: config(LINK_PROTOCOL.as_bytes(), Some(true))?,
-                join: config(JOIN_PROTOCOL.as_bytes(), Some(false))?,
-                http: config(HTTP, None)?,
+                link: config(LINK_PROTOCOL.as_bytes(), Some(true), Duration::ZERO)?,
+                join: config(JOIN_PROTOCOL.as_bytes(), Some(false), limits.renewal_grace)?,
+                http: config(HTTP, None, Duration::ZERO)?,
                 joining: Arc::new(Semaphore::new(limits.joining)),
             }),
             listener,
@@ -290,6 +296,7 @@ async fn handshake(
         let stream = start.into_stream(Arc::clone(&protocols.join)).await?;
         return Ok(Handshaken::Joining(JoiningConnection {
             identity: client_identity(&stream)?,
+            is_late: shows_expired_certificate(&stream),
             stream,
             peer,
             _slot: slot,
@@ -309,15 +316,31 @@ fn client_identity(stream: &TlsStream<TcpStream>) -> io::Result<Option<AgentIden
         .transpose()
 }
 
+/// Whether the client has shown a certificate that has expired, which is accepted for a renewal only.
+fn shows_expired_certificate(stream: &TlsStream<TcpStream>) -> bool {
+    let (_, connection) = stream.get_ref();
+    let chain = connection.peer_certificates();
+    let end = chain.and_then(|chain| chain.first()).and_then(end_of);
+    end.is_some_and(|end| end < UnixTime::now())
+}
+
+/// When a certificate expires. None if it cannot be read.
+fn end_of(certificate: &CertificateDer<'_>) -> Option<UnixTime> {
+    let (_, parsed) = x509_parser::parse_x509_certificate(certificate).ok()?;
+    let end = u64::try_from(parsed.validity().not_after.timestamp()).ok()?;
+    Some(UnixTime::since_unix_epoch(Duration::from_secs(end)))
+}
+
 type IsRevoked = Arc<dyn Fn(&AgentIdentity) -> bool + Send + Sync>;
 
 /// The TLS configuration of one protocol. Clients must show a certificate (`Some(true)`), may show one (`Some(false)`), or are
-/// not asked for one (`None`).
+/// not asked for one (`None`). A certificate is accepted until `grace` after its end.
 fn config(
     authority: &CertificateAuthority,
     own: &Arc<ControllerCertificate>,
     protocol: &[u8],
     asked: Option<bool>,
+    grace: Duration,
     is_revoked: &IsRevoked,
 ) -> Result<Arc<ServerConfig>, Box<dyn std::error::Error>> {
     let provider = Arc::new(ring::default_provider());
@@ -332,6 +355,7 @@ fn config(
             builder.with_client_cert_verifier(Arc::new(AgentCertificateVerifier {
                 certificates,
                 is_mandatory,
+                grace,
                 is_revoked: Arc::clone(is_revoked),
             }))
         }
@@ -349,6 +373,7 @@ fn config(
 struct AgentCertificateVerifier {
     certificates: Arc<dyn ClientCertVerifier>,
     is_mandatory: bool,
+    grace: Duration,
     is_revoked: IsRevoked,
 }
 
@@ -357,6 +382,15 @@ impl std::fmt::Debug for AgentCertificateVerifier {
         f.debug_struct("AgentCertificateVerifier")
             .field("is_mandatory", &self.is_mandatory)
             .finish_non_exhaustive()
+    }
+}
+
+impl AgentCertificateVerifier {
+    /// The last moment at which an expired certificate was valid. None unless that is less than the grace ago.
+    fn last_moment(&self, certificate: &CertificateDer<'_>, now: UnixTime) -> Option<UnixTime> {
+        let end = end_of(certificate)?;
+        let until = end.as_secs().checked_add(self.grace.as_secs())?;
+        (!self.grace.is_zero() && now.as_secs() <= until).then_some(end)
     }
 }
 
@@ -375,9 +409,20 @@ impl ClientCertVerifier for AgentCertificateVerifier {
         between: &[CertificateDer<'_>],
         now: UnixTime,
     ) -> Result<ClientCertVerified, Error> {
-        let verified = self
-            .certificates
-            .verify_client_cert(certificate, between, now)?;
+        let verify = |at| {
+            self.certificates
+                .verify_client_cert(certificate, between, at)
+        };
+        let verified = match (verify(now), self.last_moment(certificate, now)) {
+            (
+                Err(Error::InvalidCertificate(
+                    CertificateError::Expired | CertificateError::ExpiredContext { .. },
+                )),
+                // Everything else about it is verified as of then.
+                Some(last_moment),
+            ) => verify(last_moment)?,
+            (verified, _) => verified?,
+        };
         let identity = identity(certificate).map_err(|_| {
             Error::InvalidCertificate(CertificateError::ApplicationVerificationFailure)
         })?;

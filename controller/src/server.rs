@@ -35,6 +35,8 @@ pub struct Server {
     pub registry: Arc<AgentRegistry>,
     /// How long an agent's certificate is valid.
     pub lifetime: Duration,
+    /// How long after its end an agent's certificate can still be renewed.
+    pub renewal_grace: Duration,
     /// Returns freed memory to the host. Called while no run is active, if something was done since the last call.
     pub trim_memory: fn(),
 }
@@ -53,6 +55,7 @@ impl Server {
         // An agent that received no heartbeat during a lease has reverted its faults, and cannot report that.
         let limits = ListenerLimits {
             unacknowledged: self.service.fleet().lease().0,
+            renewal_grace: self.renewal_grace,
             ..ListenerLimits::default()
         };
         let mut listener = Listener::open(

@@ -399,6 +399,11 @@ fn help_of_each_command_is_that_of_its_flag() {
         said(folder.path(), &["help"]).out,
         said(folder.path(), &["--help"]).out
     );
+    let page = said(folder.path(), &["man", "agents", "revoke"]);
+    assert!(
+        page.out.contains(".TH backburn-agents-revoke 1"),
+        "{page:?}"
+    );
     let wrong = said(folder.path(), &["help", "rnu"]);
     assert_eq!((wrong.code, wrong.out.as_str()), (2, ""));
 }

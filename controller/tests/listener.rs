@@ -194,6 +194,8 @@ async fn said(fleet: &Fleet, papers: &Papers, line: &str) -> JoinAnswer {
 struct Store {
     tokens: Mutex<BTreeSet<String>>,
     issued: Mutex<Vec<(AgentIdentity, Option<AgentIdentity>)>>,
+    /// Whoever renewed an expired certificate.
+    late: Mutex<Vec<String>>,
 }
 
 impl EnrolmentPolicy for Store {
@@ -218,9 +220,14 @@ impl EnrolmentPolicy for Store {
         reason: CertificateReason<'_>,
         _: Duration,
     ) -> Result<BTreeMap<String, String>, Refusal> {
+        if let CertificateReason::LateRenewal(replaced) = reason {
+            self.late.lock().unwrap().push(replaced.name.clone());
+        }
         let replaced = match reason {
             CertificateReason::Joining(_) => None,
-            CertificateReason::Renewal(replaced) => Some(replaced.clone()),
+            CertificateReason::Renewal(replaced) | CertificateReason::LateRenewal(replaced) => {
+                Some(replaced.clone())
+            }
         };
         self.issued.lock().unwrap().push((issued.clone(), replaced));
         Ok(BTreeMap::new())
@@ -263,7 +270,11 @@ async fn agent_is_identified_by_its_certificate() {
 
 #[tokio::test]
 async fn agent_without_a_valid_certificate_is_refused() {
-    let mut fleet = Fleet::new(ListenerLimits::default()).await;
+    let limits = ListenerLimits {
+        renewal_grace: Duration::ZERO,
+        ..ListenerLimits::default()
+    };
+    let mut fleet = Fleet::new(limits).await;
     let elsewhere = tempfile::tempdir().unwrap();
     let elsewhere = CertificateAuthority::open(elsewhere.path()).unwrap();
     let (of_another, _) = Papers::of(&elsewhere, "db-1", AGENT_CERTIFICATE_LIFETIME);
@@ -410,6 +421,33 @@ async fn join_token_admits_one_agent_once_and_its_certificate_can_be_renewed() {
     assert_eq!(second.name, first.name);
     assert_ne!(second.serial, first.serial);
     assert!(papers.connect(&fleet, LINK_PROTOCOL).await.is_ok());
+}
+
+#[tokio::test]
+async fn certificate_that_has_expired_is_renewed_within_the_grace_and_good_for_nothing_else() {
+    let store = Arc::new(Store::default());
+    let fleet = Fleet::new(ListenerLimits::default()).await;
+    let (mut old, _) = Papers::of(&fleet.authority, "db-1", Duration::ZERO);
+    let (revoked, serial) = Papers::of(&fleet.authority, "db-1", Duration::ZERO);
+    fleet.revoked.lock().unwrap().insert(serial);
+    let elsewhere = tempfile::tempdir().unwrap();
+    let elsewhere = CertificateAuthority::open(elsewhere.path()).unwrap();
+    let (foreign, _) = Papers::of(&elsewhere, "db-1", Duration::ZERO);
+    // Certificates count in seconds.
+    tokio::time::sleep(Duration::from_millis(1100)).await;
+    let link = old.refused(&fleet, LINK_PROTOCOL).await;
+    assert!(link.contains("CertificateExpired"), "{link}");
+    for (papers, why) in [(&revoked, "CertificateRevoked"), (&foreign, "UnknownCA")] {
+        let said = papers.refused(&fleet, JOIN_PROTOCOL).await;
+        assert!(said.contains(why), "{said}");
+    }
+    let fleet = welcome(fleet, Arc::clone(&store));
+    assert_eq!(
+        old.ask(&fleet, "db-2", None).await.unwrap_err().rule,
+        "name"
+    );
+    assert_eq!(old.ask(&fleet, "db-1", None).await.unwrap(), "db-1");
+    assert_eq!(*store.late.lock().unwrap(), ["db-1"]);
 }
 
 #[tokio::test]

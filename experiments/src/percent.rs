@@ -34,13 +34,13 @@ impl<'de> Deserialize<'de> for Percent {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         #[derive(Deserialize)]
         #[serde(untagged)]
-        enum NumberOrText {
+        enum PercentInput {
             Number(f64),
             Text(String),
         }
-        match NumberOrText::deserialize(deserializer) {
-            Ok(NumberOrText::Number(number)) => Ok(Percent(number)),
-            Ok(NumberOrText::Text(text)) => text.parse().map_err(de::Error::custom),
+        match PercentInput::deserialize(deserializer) {
+            Ok(PercentInput::Number(number)) => Ok(Percent(number)),
+            Ok(PercentInput::Text(text)) => text.parse().map_err(de::Error::custom),
             Err(_) => Err(de::Error::custom("expected a percentage such as `25%`")),
         }
     }

@@ -1,6 +1,8 @@
 //! The commands that connect an agent to a controller: `join` once, then `connect`.
 
-use super::{CommandError, LOG_FORMAT_VARIABLE, LogFormat, given_labels, host_name, labels};
+use super::{
+    CommandError, LOG_FORMAT_VARIABLE, LogFormat, given_labels, host_name, labels, output,
+};
 use crate::controller_link::{self, ConnectorConfig, join};
 use crate::host::{Host, HostRole, Invocation};
 use backburn_experiments::join::{JoinToken, problem_with_name};
@@ -31,6 +33,11 @@ pub(super) fn commands() -> [Command; 2] {
             "name",
             "NAME",
             "Name that the agent asks for [default: the host name]",
+        ))
+        .arg(text(
+            "proxy",
+            "URL",
+            "HTTP proxy to the controller, `http://[USER:PASSWORD@]HOST[:PORT]`; kept for `connect` [default: HTTPS_PROXY, unless NO_PROXY names the controller]",
         ))
         .arg(
             text(
@@ -78,8 +85,17 @@ pub(super) fn join(
     let host = Host::new(HostRole::Command, invocation);
     let (given, all) = (given_labels(matches)?, labels(matches)?);
     let controller = text("controller");
-    let (member, granted) = match join::join(&host, state, &controller, &token, &name, &given, &all)
-    {
+    let proxy = matches.get_one::<String>("proxy").cloned();
+    let (member, granted) = match join::join(
+        &host,
+        state,
+        &controller,
+        proxy.as_deref(),
+        &token,
+        &name,
+        &given,
+        &all,
+    ) {
         Ok(joined) => joined,
         Err(join::JoinError::Refused(refusal)) => return Err(refusal.into()),
         Err(error) => return Err(wrong(error.to_string())),
@@ -90,10 +106,11 @@ pub(super) fn join(
             granted_text(&member.name, &given, &granted).trim_end()
         );
     }
-    println!(
-        "joined {controller} as {}; run `connect` to serve it",
-        member.name
-    );
+    output::print(&format!(
+        "joined {} as {}; run `connect` to serve it\n",
+        escape(&controller),
+        escape(&member.name)
+    ));
     Ok(0)
 }
 

@@ -177,6 +177,13 @@ fn serve_command(name: String) -> Command {
                     .value_parser(value_parser!(crate::packet_filter::ControlConnection))
                     .hide(true),
             )
+            .arg(
+                // Whether a proxy is at the other end of that connection.
+                Arg::new("through-proxy")
+                    .long("through-proxy")
+                    .action(ArgAction::SetTrue)
+                    .hide(true),
+            )
     };
     Command::new(name)
         .about("Inject faults into this host and revert them")
@@ -333,6 +340,7 @@ fn dispatch(
                 spare: matches
                     .get_one::<crate::packet_filter::ControlConnection>("spare")
                     .copied(),
+                through_proxy: matches.get_flag("through-proxy"),
                 ledger_copy: matches.get_one::<i32>("ledger-copy").copied(),
             };
             let clean = worker::run(&config, invocation)
@@ -473,6 +481,9 @@ fn serve_arguments(matches: &ArgMatches, state: &Path, policy: Option<&Path>) ->
     {
         let ends = format!("{},{}", spare.here, spare.there);
         passed.extend(["--spare".to_owned(), ends]);
+    }
+    if let Ok(Some(true)) = matches.try_get_one::<bool>("through-proxy") {
+        passed.push("--through-proxy".to_owned());
     }
     passed
 }

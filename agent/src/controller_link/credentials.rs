@@ -1,6 +1,7 @@
 //! What an agent keeps after it has joined a controller: one file that only its user can read, so that a key is never combined with another
 //! key's certificate.
 
+use super::tls_connect::{ConnectError, Route};
 use crate::host::{Host, HostError};
 use crate::ledger::trusted_files;
 use backburn_experiments::{HumanDuration, json};
@@ -30,6 +31,9 @@ pub struct Credentials {
     pub authority: String,
     /// The certificate's lifetime when it was issued.
     pub lasts: HumanDuration,
+    /// The HTTP proxy that was given when the agent joined, as a URL. It may have a password.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub proxy: Option<String>,
     /// When it was issued: seconds since 1970 by this host's clock.
     pub since: u64,
 }
@@ -101,6 +105,14 @@ impl Credentials {
         })?;
         host.make_folder(state)?;
         host.write_durably(&path, &text)
+    }
+
+    /// How the controller is reached.
+    ///
+    /// # Errors
+    /// The proxy is not named as it should be.
+    pub(super) fn route(&self) -> Result<Route, ConnectError> {
+        Route::new(&self.controller, self.proxy.as_deref())
     }
 
     /// How long until the certificate is to be renewed, which is after two thirds of its lifetime.

@@ -1,7 +1,7 @@
 //! Joining a controller and renewing the certificate. The key is created on this host and never leaves it.
 
 use super::credentials::{Credentials, fingerprint_of_pem, now};
-use super::tls_connect::{ConnectError, TlsConnection};
+use super::tls_connect::{ConnectError, Route, TlsConnection};
 use super::verify::{config_from_credentials, config_from_token};
 use crate::host::{Host, HostError};
 use backburn_experiments::join::{
@@ -43,13 +43,15 @@ pub fn join(
     host: &Host,
     state: &Path,
     controller: &str,
+    proxy: Option<&str>,
     token: &JoinToken,
     name: &str,
     given: &BTreeMap<String, String>,
     labels: &BTreeMap<String, String>,
 ) -> Result<(Credentials, Option<Labels>), JoinError> {
+    let route = Route::new(controller, proxy)?;
     let tls = TlsConnection::connect(
-        controller,
+        &route,
         config_from_token(&token.authority, JOIN_PROTOCOL),
         None,
     )?;
@@ -57,11 +59,12 @@ pub fn join(
         id: token.id.clone(),
         secret: token.secret.clone(),
     };
-    let (credentials, granted) = exchange(tls, controller, Some(shown), name, given, labels)?;
+    let (mut credentials, granted) = exchange(tls, controller, Some(shown), name, given, labels)?;
     if fingerprint_of_pem(&credentials.authority).as_ref() != Some(&token.authority) {
         let what = format!("{controller}: its certificate authority is not the one in the token");
         return Err(ConnectError::new(what, "use a token of this controller").into());
     }
+    credentials.proxy = proxy.map(str::to_owned);
     credentials.save(host, state)?;
     Ok((credentials, granted))
 }
@@ -76,7 +79,7 @@ pub fn renew(
     credentials: &Credentials,
 ) -> Result<Credentials, JoinError> {
     let config = config_from_credentials(credentials, JOIN_PROTOCOL);
-    let tls = TlsConnection::connect(&credentials.controller, config, None)?;
+    let tls = TlsConnection::connect(&credentials.route()?, config, None)?;
     let (mut renewed, _) = exchange(
         tls,
         &credentials.controller,
@@ -86,6 +89,7 @@ pub fn renew(
         &BTreeMap::new(),
     )?;
     renewed.authority.clone_from(&credentials.authority);
+    renewed.proxy.clone_from(&credentials.proxy);
     renewed.save(host, state)?;
     Ok(renewed)
 }
@@ -130,6 +134,7 @@ fn exchange(
                 certificate: joined.certificate,
                 authority: joined.authority,
                 lasts: joined.lasts,
+                proxy: None,
                 since: now(),
             },
             joined.labels,

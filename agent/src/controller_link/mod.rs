@@ -4,11 +4,13 @@
 
 mod credentials;
 pub mod join;
+mod proxy;
 mod relay;
 mod tls_connect;
 pub mod verify;
 
 pub use credentials::{Credentials, CredentialsError};
+pub use proxy::Proxy;
 pub use tls_connect::ConnectError;
 
 use crate::engine::revert_matching;
@@ -128,9 +130,13 @@ impl Connector<'_> {
             credentials = load()?;
         }
         let config = verify::config_from_credentials(&credentials, LINK_PROTOCOL);
-        let mut tls = TlsConnection::connect(&credentials.controller, config, Some(self.signals))?;
+        let route = credentials.route()?;
+        let mut tls = TlsConnection::connect(&route, config, Some(self.signals))?;
         tls.await_first_message(FIRST_MESSAGE_TIMEOUT, Some(self.signals))?;
-        tracing::info!(controller = credentials.controller, "connected");
+        match &route.proxy {
+            Some(proxy) => tracing::info!(controller = route.controller, %proxy, "connected"),
+            None => tracing::info!(controller = route.controller, "connected"),
+        }
         self.is_ledger_checked = true;
         let mut renew = || renew_in_background(state, self.invocation);
         let ended = relay(

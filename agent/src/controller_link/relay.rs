@@ -91,6 +91,9 @@ pub fn relay(
     for (key, value) in &credentials.labels {
         command.args(["--label", &format!("{key}={value}")]);
     }
+    if tls.is_proxied {
+        command.arg("--through-proxy");
+    }
     if let Some(ControlConnection { here, there }) = ControlConnection::of(&tls.stream) {
         command.args(["--spare", &format!("{here},{there}")]);
     }

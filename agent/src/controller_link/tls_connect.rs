@@ -1,5 +1,6 @@
 //! Connecting to a controller over TLS, with a deadline, and cancelled at once when this process is asked to end.
 
+use super::proxy::{Proxy, proxy_for};
 use super::verify::explain;
 use backburn_experiments::join::host_and_port;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -55,7 +56,11 @@ pub struct Deadline<'a> {
 
 impl Deadline<'_> {
     /// Waits until a descriptor is ready. Returns whether that happened in time.
-    fn wait_ready(&self, fd: impl AsFd, wanted: PollFlags) -> Result<bool, ConnectError> {
+    pub(super) fn wait_ready(
+        &self,
+        fd: impl AsFd,
+        wanted: PollFlags,
+    ) -> Result<bool, ConnectError> {
         let fd = fd.as_fd();
         let mut fds = vec![PollFd::from_borrowed_fd(fd, wanted)];
         fds.extend(
@@ -88,6 +93,36 @@ pub(super) fn timespec(length: Duration) -> Timespec {
     }
 }
 
+/// How a controller is reached.
+#[derive(Debug, Clone)]
+pub struct Route {
+    /// The controller, as `HOST[:PORT]`.
+    pub controller: String,
+    /// The proxy in between.
+    pub proxy: Option<Proxy>,
+}
+
+impl Route {
+    /// The route to this controller, over the proxy that is given or that the environment names.
+    ///
+    /// # Errors
+    /// The proxy is not named as it should be.
+    pub fn new(controller: &str, proxy: Option<&str>) -> Result<Self, ConnectError> {
+        match proxy_for(controller, proxy, |name| std::env::var(name).ok()) {
+            Ok(proxy) => Ok(Route {
+                controller: controller.to_owned(),
+                proxy,
+            }),
+            Err(what) => {
+                let (what, hint) = what
+                    .split_once("\nhint: ")
+                    .unwrap_or((&what, "see `--proxy`"));
+                Err(ConnectError::new(what, hint))
+            }
+        }
+    }
+}
+
 /// A TLS connection to a controller, over a socket that never blocks.
 #[derive(Debug)]
 pub struct TlsConnection {
@@ -96,19 +131,32 @@ pub struct TlsConnection {
     /// The state of TLS on this socket.
     pub connection: ClientConnection,
     controller: String,
+    /// Whether the socket is connected to a proxy.
+    pub is_proxied: bool,
 }
 
 impl TlsConnection {
-    /// Connects to `HOST[:PORT]` and completes the TLS handshake.
+    /// Connects to the controller and completes the TLS handshake.
     ///
     /// # Errors
     /// Why there is no connection.
     pub fn connect(
-        controller: &str,
+        route: &Route,
         config: Result<Arc<ClientConfig>, rustls::Error>,
         cancelled: Option<BorrowedFd<'_>>,
     ) -> Result<Self, ConnectError> {
-        let (host, addresses) = resolve(controller)?;
+        let controller = route.controller.as_str();
+        let Some((host, port)) = host_and_port(controller) else {
+            return Err(ConnectError::new(
+                format!("`{controller}` is not of the form HOST[:PORT]"),
+                "for example `--controller chaos.example.org`, or `[fd00::1]:7420`",
+            ));
+        };
+        let addresses = match &route.proxy {
+            // The proxy resolves the controller's name.
+            Some(proxy) => resolve(&proxy.host, proxy.port)?,
+            None => resolve(host, port)?,
+        };
         let name = ServerName::try_from(host.to_owned()).map_err(|_| {
             ConnectError::new(
                 format!("`{host}` is neither a host name nor an address"),
@@ -135,12 +183,16 @@ impl TlsConnection {
                     continue;
                 }
             };
+            if let Some(proxy) = &route.proxy {
+                proxy.open_tunnel(&stream, host, port, &deadline)?;
+            }
             let connection = ClientConnection::new(Arc::clone(&config), name.clone())
                 .map_err(|error| ConnectError::new(error.to_string(), "join again"))?;
             let mut tls = TlsConnection {
                 stream,
                 connection,
                 controller: controller.to_owned(),
+                is_proxied: route.proxy.is_some(),
             };
             while tls.connection.is_handshaking() || tls.connection.wants_write() {
                 tls.make_progress(&deadline)?;
@@ -304,21 +356,15 @@ fn connection_broken(controller: &str, error: &io::Error) -> ConnectError {
     )
 }
 
-/// The host name of `HOST[:PORT]`, and its addresses.
-fn resolve(controller: &str) -> Result<(&str, Vec<SocketAddr>), ConnectError> {
-    let Some((host, port)) = host_and_port(controller) else {
-        return Err(ConnectError::new(
-            format!("`{controller}` is not of the form HOST[:PORT]"),
-            "for example `--controller chaos.example.org`, or `[fd00::1]:7420`",
-        ));
-    };
+/// The addresses of a host.
+fn resolve(host: &str, port: u16) -> Result<Vec<SocketAddr>, ConnectError> {
     let addresses = (host, port).to_socket_addrs().map_err(|error| {
         ConnectError::new(
             format!("`{host}` could not be resolved: {error}"),
             "check the name, and this host's name servers",
         )
     })?;
-    Ok((host, addresses.collect()))
+    Ok(addresses.collect())
 }
 
 fn open_socket(address: SocketAddr, deadline: &Deadline<'_>) -> Result<TcpStream, ConnectError> {

@@ -74,6 +74,9 @@ struct DaemonOptions {
     /// How long agents keep faults without contact to the controller
     #[arg(long, value_name = "DURATION", env = "BACKBURN_LEASE", default_value = "30s", value_parser = lease)]
     lease: HumanDuration,
+    /// How long after its end an agent's certificate can still be renewed, for agents that were off: up to 90d; 0s is not at all
+    #[arg(long, value_name = "DURATION", env = "BACKBURN_RENEWAL_GRACE", default_value = "7d", value_parser = renewal_grace)]
+    renewal_grace: HumanDuration,
     /// How long to keep finished runs and their journals, e.g. 90d [default: for ever]; the audit log is always kept
     #[arg(long, value_name = "DURATION", env = "BACKBURN_KEEP_RUNS_FOR", value_parser = keep)]
     keep_runs_for: Option<HumanDuration>,
@@ -140,6 +143,14 @@ fn approval_expires(text: &str) -> Result<HumanDuration, String> {
     match (HumanDuration::seconds(1)..=HumanDuration::seconds(365 * 86_400)).contains(&span) {
         true => Ok(span),
         false => Err("a run may wait for approval from 1 second to a year".into()),
+    }
+}
+
+fn renewal_grace(text: &str) -> Result<HumanDuration, String> {
+    let span: HumanDuration = text.parse()?;
+    match span <= HumanDuration::seconds(90 * 24 * 60 * 60) {
+        true => Ok(span),
+        false => Err("an expired certificate can be renewed for at most 90 days".into()),
     }
 }
 
@@ -336,6 +347,7 @@ fn serve(command: &DaemonOptions) -> Result<u8, CommandFailure> {
             service,
             registry,
             lifetime: AGENT_CERTIFICATE_LIFETIME,
+            renewal_grace: command.renewal_grace.0,
             trim_memory: backburn_agent::host::return_freed,
         };
         daemon

@@ -211,7 +211,25 @@ fn unreadable(file: &Path, error: &std::io::Error) -> CommandFailure {
         .next()
         .unwrap_or(&text)
         .to_lowercase();
-    CommandFailure::invalid(format!("{}: {why}", shown_path(file)))
+    let hint = match error.kind() {
+        std::io::ErrorKind::NotFound => hint_at_missing(file),
+        std::io::ErrorKind::IsADirectory => "\nhint: name a file in it".to_owned(),
+        _ => String::new(),
+    };
+    CommandFailure::invalid(format!("{}: {why}{hint}", shown_path(file)))
+}
+
+/// What may have been meant by a file that does not exist.
+fn hint_at_missing(file: &Path) -> String {
+    let with_suffix = file.with_added_extension("json");
+    if with_suffix.is_file() {
+        return format!("\nhint: did you mean `{}`?", shown_path(&with_suffix));
+    }
+    let is_name = file.components().count() == 1 && file.extension().is_none();
+    match is_name {
+        true => "\nhint: the name of an experiment that a controller stores requires `--controller HOST` or BACKBURN_CONTROLLER".to_owned(),
+        false => String::new(),
+    }
 }
 
 /// Reads the text of an experiment from a file; `-` is standard input.

@@ -1,6 +1,7 @@
 //! `backburn completions` and `backburn man`: generated from the same definition as the command line itself.
 
 use super::{Cli, CommandFailure, print};
+use backburn_experiments::terminal_text::escape;
 use clap::CommandFactory;
 use clap_complete::Shell;
 
@@ -11,25 +12,25 @@ pub(super) fn print_completions(shell: Shell) {
     print(&String::from_utf8_lossy(&script));
 }
 
-/// Prints the manual page of the program, or of one of its commands, in roff.
+/// Prints the manual page of the program, or of the command that these words name, in roff.
 ///
 /// # Errors
-/// There is no command of this name.
-pub(super) fn print_page(name: Option<&str>) -> Result<u8, CommandFailure> {
-    let mut program = Cli::command();
-    program.build();
-    let command = match name {
-        None => program,
-        Some(name) => match program.find_subcommand(name) {
-            // The page is called like the file that is looked for: `man backburn-run`.
-            Some(command) => command.clone().name(format!("backburn-{name}")),
-            None => {
-                return Err(CommandFailure::invalid(format!(
-                    "no command `{name}`\nhint: `backburn --help` lists the commands"
-                )));
-            }
-        },
-    };
+/// There is no such command.
+pub(super) fn print_page(words: &[String]) -> Result<u8, CommandFailure> {
+    let mut command = Cli::command();
+    command.build();
+    let mut name = "backburn".to_owned();
+    for word in words {
+        command = command.find_subcommand(word).cloned().ok_or_else(|| {
+            CommandFailure::invalid(format!(
+                "there is no command `{name} {}`\nhint: `{name} --help` lists the commands",
+                escape(word)
+            ))
+        })?;
+        name = format!("{name} {word}");
+    }
+    // The page is called like the file that is looked for: `man backburn-run`.
+    let command = command.display_name(name.replace(' ', "-"));
     let mut page = Vec::new();
     clap_mangen::Man::new(command)
         .render(&mut page)

@@ -136,8 +136,8 @@ struct CompletionsCommand {
 
 #[derive(Debug, Args)]
 struct ManCommand {
-    /// Command to describe, e.g. `run`; without it, the whole program
-    command: Option<String>,
+    /// Command to describe, e.g. `run` or `agents label`; without it, the whole program
+    command: Vec<String>,
 }
 
 #[derive(Debug, Args)]
@@ -281,7 +281,7 @@ pub(crate) fn main(words: Vec<OsString>) -> ExitCode {
             manual::print_completions(command.shell);
             Ok(0)
         }
-        CliCommand::Man(command) => manual::print_page(command.command.as_deref()),
+        CliCommand::Man(command) => manual::print_page(&command.command),
         CliCommand::DemoService(service) => return demo::serve(&service),
     };
     let code = done.unwrap_or_else(|CommandFailure { code, message }| {

@@ -5,7 +5,7 @@ use super::plan_view::format_plan;
 use super::remote::{self, ControllerOptions, RemoteExperiment};
 use super::run::document_value;
 use super::shell_words::run_command;
-use super::{CommandFailure, HostOptions, print, print_json, print_stderr, runtime};
+use super::{CommandFailure, HostOptions, print, print_json, runtime};
 use backburn::api::types::RunPlan;
 use backburn::runner;
 use backburn_experiments::HumanDuration;
@@ -78,9 +78,13 @@ fn with_run_command(command: &PlanCommand, plan: &RunPlan) -> String {
         false => "",
     };
     // Writing to a string cannot fail.
+    let sudo = match std::env::var_os("SUDO_UID") {
+        Some(_) => "sudo ",
+        None => "",
+    };
     writeln!(
         out,
-        "\nto hit exactly these: {}{from}",
+        "\nto hit exactly these: {sudo}{}{from}",
         run_command(&words, plan.seed)
     )
     .ok();

@@ -62,6 +62,9 @@ pub(super) fn all_labels(member: &Member, granted: &GrantedLabels) -> Labels {
 
 /// The address that the agent connects from. None if that cannot be the address of its host.
 fn link_address(member: &Member) -> Option<IpAddr> {
+    if member.introduction.through_proxy {
+        return None;
+    }
     let address = member.peer.ip().to_canonical();
     // An agent on the controller's own host connects over the loopback device.
     let is_usable = address.is_loopback() || problem_with_address(&address.to_string()).is_none();

@@ -278,6 +278,7 @@ impl Fleet {
         Introduction {
             version: hello.version,
             protocol,
+            through_proxy: hello.through_proxy,
             facts,
             faults: self.once(hello.faults),
             owed: hello.owed,

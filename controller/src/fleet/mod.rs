@@ -82,6 +82,7 @@ struct Member {
 struct Introduction {
     version: String,
     protocol: u32,
+    through_proxy: bool,
     /// What it says of its host, under the names of facts only.
     facts: Labels,
     faults: Arc<[String]>,

@@ -371,6 +371,7 @@ fn take(
         held: introduction.held,
         answers_heartbeats: introduction.answers_heartbeats,
         protocol: None,
+        through_proxy: introduction.through_proxy,
     };
     AgentSession {
         hello,

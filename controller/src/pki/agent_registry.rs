@@ -147,6 +147,7 @@ impl AgentRegistry {
             Err(error) if error.kind == StoreErrorKind::NotThere => None,
             Err(error) => return Err(store_refusal(&error)),
         };
+        let is_late = matches!(reason, CertificateReason::LateRenewal(_));
         let (agent, record) = match (reason, before) {
             // Another agent of this name has joined meanwhile.
             (CertificateReason::Joining(admission), Some(_)) if !admission.replaces => {
@@ -174,16 +175,18 @@ impl AgentRegistry {
                 };
                 (agent, agent_record("join", &issued.name, detail))
             }
-            (CertificateReason::Renewal(shown), Some(mut agent))
-                if agent.serials.contains(&shown.serial) =>
-            {
+            (
+                CertificateReason::Renewal(shown) | CertificateReason::LateRenewal(shown),
+                Some(mut agent),
+            ) if agent.serials.contains(&shown.serial) => {
                 agent.serials.push(issued.serial.clone());
                 let old = agent.serials.len().saturating_sub(VALID_CERTIFICATES);
                 agent.serials.drain(..old);
-                let detail = json!({"serial": issued.serial, "replaced": shown.serial});
+                let detail =
+                    json!({"serial": issued.serial, "replaced": shown.serial, "expired": is_late});
                 (agent, agent_record("renew", &issued.name, detail))
             }
-            (CertificateReason::Renewal(_), _) => {
+            (CertificateReason::Renewal(_) | CertificateReason::LateRenewal(_), _) => {
                 return Err(Refusal::new("revoked", "the certificate is revoked")
                     .hint("join again with a new token"));
             }
@@ -363,6 +366,11 @@ impl EnrolmentPolicy for Arc<AgentRegistry> {
             CertificateReason::Renewal(shown) => {
                 let shown = shown.clone();
                 blocking(move || registry.issued(&issued, CertificateReason::Renewal(&shown))).await
+            }
+            CertificateReason::LateRenewal(shown) => {
+                let shown = shown.clone();
+                blocking(move || registry.issued(&issued, CertificateReason::LateRenewal(&shown)))
+                    .await
             }
         }
     }

@@ -63,6 +63,8 @@ pub enum CertificateReason<'a> {
     Joining(&'a Admission),
     /// An agent renews this certificate, which it has shown.
     Renewal(&'a AgentIdentity),
+    /// An agent renews this certificate, which has expired a short while ago.
+    LateRenewal(&'a AgentIdentity),
 }
 
 /// A connection of an agent that asks for a certificate.
@@ -70,6 +72,8 @@ pub enum CertificateReason<'a> {
 pub struct JoiningConnection {
     /// The agent, if it has shown a certificate that is to be renewed.
     pub identity: Option<AgentIdentity>,
+    /// Whether that certificate has expired. It can be renewed for a while, and is good for nothing else.
+    pub is_late: bool,
     /// The TLS stream to the agent.
     pub stream: TlsStream<TcpStream>,
     /// The address that the agent connects from.
@@ -96,6 +100,7 @@ pub async fn serve(
                 answer(
                     &joining,
                     connection.identity.as_ref(),
+                    connection.is_late,
                     authority,
                     lifetime,
                     enrol,
@@ -153,6 +158,7 @@ async fn read_request_line(
 async fn answer(
     joining: &JoinRequest,
     client_identity: Option<&AgentIdentity>,
+    is_late: bool,
     authority: &CertificateAuthority,
     lifetime: Duration,
     enrol: &impl EnrolmentPolicy,
@@ -179,7 +185,10 @@ async fn answer(
         }
         (None, Some(client_identity)) if client_identity.name == joining.name => (
             client_identity.name.clone(),
-            CertificateReason::Renewal(client_identity),
+            match is_late {
+                true => CertificateReason::LateRenewal(client_identity),
+                false => CertificateReason::Renewal(client_identity),
+            },
         ),
         (None, Some(client_identity)) => {
             let what = format!(

@@ -95,6 +95,7 @@ impl Controller {
             service: Arc::clone(&service),
             registry: Arc::clone(&registry),
             lifetime: AGENT_CERTIFICATE_LIFETIME,
+            renewal_grace: backburn::listener::DEFAULT_RENEWAL_GRACE,
             trim_memory: || {},
         };
         let (end, ending) = oneshot::channel();

@@ -19,34 +19,34 @@ const NAMED_LINES: [(&str, &str); 7] = [
 ];
 
 /// A field of a cron line.
-struct Field {
+struct CronField {
     name: &'static str,
     least: u32,
     most: u32,
 }
 
-const FIELDS: [Field; 5] = [
-    Field {
+const FIELDS: [CronField; 5] = [
+    CronField {
         name: "minute",
         least: 0,
         most: 59,
     },
-    Field {
+    CronField {
         name: "hour",
         least: 0,
         most: 23,
     },
-    Field {
+    CronField {
         name: "day of month",
         least: 1,
         most: 31,
     },
-    Field {
+    CronField {
         name: "month",
         least: 1,
         most: 12,
     },
-    Field {
+    CronField {
         name: "day of week",
         least: 0,
         most: 7,
@@ -103,7 +103,7 @@ pub(crate) fn expand(line: &str) -> Result<String, Problem> {
     Ok(expanded.join(" "))
 }
 
-impl Field {
+impl CronField {
     /// One part of the field between commas, in numbers; none where it is not one.
     fn part(&self, part: &str) -> Option<String> {
         let (span, step) = match part.split_once('/') {

@@ -96,8 +96,9 @@ fn hold(queue: &PacketQueue, delay: Delay, seed: u64) -> io::Error {
             Ok(_) | Err(Errno::INTR) => {}
             Err(error) => return error.into(),
         }
-        let now = Instant::now();
         let arrived = queue.arrived(|packet| {
+            // After the packet was read, so that this process, put aside before that, cannot count the time until it arrived.
+            let now = Instant::now();
             let due = match delays.draw() {
                 None => now,
                 Some(by) if delay.keep_order => {

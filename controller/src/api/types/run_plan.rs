@@ -2,7 +2,6 @@
 
 use crate::runner::Preview;
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
 use utoipa::ToSchema;
 
 /// What a run would affect now.

@@ -1,10 +1,11 @@
 //! Runs that wait for approval: listing, showing, approving, rejecting and withdrawing them.
 
 use super::super::plan_view::format_plan;
-use super::super::table::print_table;
+use super::super::table::{print_table, to_the_second};
 use super::super::{CommandFailure, print, print_json, print_stderr, runtime};
 use super::ControllerOptions;
 use backburn::api::types::{ApprovalInfo, ApprovedRun, RejectRequest};
+use backburn_experiments::terminal_text::escaped;
 use clap::Args;
 use serde_json::Value;
 use std::collections::BTreeSet;
@@ -51,8 +52,8 @@ pub(in crate::cli) fn approvals(command: &ApprovalsCommand) -> Result<u8, Comman
             approval.who,
             approval.rule,
             does,
-            approval.at,
-            approval.expires,
+            to_the_second(&approval.at),
+            to_the_second(&approval.expires),
         ]
     };
     print_table(
@@ -89,6 +90,8 @@ fn summary(approval: &ApprovalInfo) -> String {
 
 /// Everything about a waiting run.
 fn format_approval(approval: &ApprovalInfo) -> String {
+    let shown = escaped(approval);
+    let approval = shown.as_ref().unwrap_or(approval);
     let ApprovalInfo {
         id,
         experiment,

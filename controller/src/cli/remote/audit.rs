@@ -44,6 +44,11 @@ pub(in crate::cli) fn audit(command: &AuditCommand) -> Result<u8, CommandFailure
         let page: Vec<AuditLogEntry> =
             client.get(&format!("/api/v1/audit?limit=1000&after={after}"))?;
         let Some(last) = page.last() else {
+            if after == command.after {
+                print_stderr(&format!(
+                    "the audit log has no entries after number {after}\n"
+                ));
+            }
             return Ok(0);
         };
         after = last.number;

@@ -6,6 +6,7 @@ use super::super::{CommandFailure, print_stderr};
 use super::ControllerOptions;
 use super::client::Client;
 use backburn::api::types::{InlineRunRequest, StartRunRequest};
+use backburn_experiments::terminal_text::escape;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 use std::path::Path;
@@ -40,6 +41,13 @@ impl RemoteExperiment {
             if name.contains('/') {
                 return Err(CommandFailure::invalid(format!(
                     "{name}: no such file, and the name of a stored experiment contains no `/`"
+                )));
+            }
+            if let Some(stored) = name.strip_suffix(".json") {
+                return Err(CommandFailure::invalid(format!(
+                    "{}: no such file\nhint: an experiment that the controller stores has no `.json` in its name: `{}`; `backburn experiments` lists them",
+                    escape(name),
+                    escape(stored)
                 )));
             }
             variables.refuse_ignored_controls_of_stored()?;
@@ -87,14 +95,15 @@ impl RemoteExperiment {
             RemoteExperiment::Stored(name) => {
                 let path = format!("/api/v1/experiments/{name}/{stored_operation}");
                 let version = None;
-                client.post(
-                    &path,
-                    &StartRunRequest {
-                        version,
-                        seed,
-                        variables,
-                    },
-                )
+                let request = StartRunRequest {
+                    version,
+                    seed,
+                    variables,
+                };
+                client.post(&path, &request).map_err(|mut failure| {
+                    failure.message.push_str(&hint_at_file(name));
+                    failure
+                })
             }
             RemoteExperiment::Inline(text) => {
                 let request = InlineRunRequest {
@@ -107,5 +116,19 @@ impl RemoteExperiment {
                 client.post(inline_path, &request)
             }
         }
+    }
+}
+
+/// A hint at the file that may have been meant by the name of a stored experiment; empty if there is none.
+fn hint_at_file(name: &str) -> String {
+    let file = format!("{name}.json");
+    match Path::new(&file).is_file() {
+        true => {
+            let file = escape(&file);
+            format!(
+                "\nhint: the file `{file}` is in this directory: `backburn run {file}` runs it on the fleet without storing it"
+            )
+        }
+        false => String::new(),
     }
 }

@@ -2,7 +2,7 @@
 
 use super::super::experiment_source::ControlsOption;
 use super::super::output::shown_path;
-use super::super::table::print_table;
+use super::super::table::{print_table, to_the_second};
 use super::super::{CommandFailure, EXIT_INVALID, print, print_json, print_stderr};
 use super::ControllerOptions;
 use backburn::api::types::{ApplyResult, ExperimentInfo, VersionInfo};
@@ -240,7 +240,7 @@ pub(in crate::cli) fn main(command: &ExperimentsCommand) -> Result<u8, CommandFa
                 };
                 [
                     version.version.to_string(),
-                    version.at,
+                    to_the_second(&version.at),
                     version.who,
                     change.into(),
                 ]

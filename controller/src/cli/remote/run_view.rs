@@ -1,12 +1,16 @@
 //! One run of a controller, for people.
 
 use super::super::report::{format_open_run, format_report, seconds_since};
+use super::super::table::to_the_second;
 use super::super::{CommandFailure, print, print_stderr};
 use super::client::{Client, path_segment};
 use backburn::api::types::{RunInfo, RunJournalEntry};
 use backburn::runner::FinishedRun;
 use backburn_experiments::journal::{JournalEntry, Run, Verdict, verdict};
 use backburn_experiments::terminal_text::escape;
+
+/// The length of a run's id: a time to the second and four letters.
+const RUN_ID_LENGTH: usize = 20;
 
 /// The fold of a run's journal. Events of another version's controller that do not fold here are left out of the
 /// fold: the controller's own verdict counts.
@@ -26,6 +30,34 @@ pub(super) fn journal(client: &Client, run: &str) -> Result<Run, CommandFailure>
                 fold.apply(&entry).ok();
             }
         }
+    }
+}
+
+/// The id of the run that is meant: the text itself, or the only id that begins with it.
+///
+/// # Errors
+/// The text is shorter than an id, and none or several of the latest runs begin with it.
+pub(super) fn resolve(client: &Client, given: &str) -> Result<String, CommandFailure> {
+    if given.len() >= RUN_ID_LENGTH {
+        return Ok(given.to_owned());
+    }
+    let runs: Vec<RunInfo> = client.get("/api/v1/runs?limit=1000")?;
+    let mut found: Vec<String> = runs.into_iter().map(|run| run.id).collect();
+    if found.iter().any(|id| id == given) {
+        return Ok(given.to_owned());
+    }
+    found.retain(|id| id.starts_with(given));
+    let shown = escape(given);
+    match &found[..] {
+        [only] => Ok(only.clone()),
+        [] => Err(CommandFailure::invalid(format!(
+            "none of the controller's latest runs has the id `{shown}`, or an id that begins with it\nhint: `backburn runs` lists the runs of the controller, `backburn runs --local` those of this host"
+        ))),
+        several => Err(CommandFailure::invalid(format!(
+            "{} runs have ids that begin with `{shown}`, for example {}\nhint: give more of the id",
+            several.len(),
+            escape(&several[0])
+        ))),
     }
 }
 
@@ -86,12 +118,12 @@ fn context(info: &RunInfo) -> String {
         _ => "requested by",
     };
     let ended = match &info.ended {
-        Some(ended) => format!(" to {}", escape(ended)),
+        Some(ended) => format!(" to {}", escape(&to_the_second(ended))),
         None => String::new(),
     };
     format!(
         "  {stored}{because} {}, from {}{ended}\n",
         escape(&info.who),
-        escape(&info.started)
+        escape(&to_the_second(&info.started))
     )
 }

@@ -2,7 +2,7 @@
 
 use super::super::progress::{OutputStyle, ProgressThread};
 use super::super::signals::{self, RunSignal, RunSignals};
-use super::super::table::print_table;
+use super::super::table::{print_table, to_the_second};
 use super::super::{CommandFailure, print, print_json, print_json_line, print_stderr, runtime};
 use super::super::{default_state, report};
 use super::client::{Client, path_segment, to_json};
@@ -185,7 +185,7 @@ pub(in crate::cli) fn plan(
 
 #[derive(Debug, Args)]
 pub(in crate::cli) struct RunsCommand {
-    /// Show this run, with its verdict; on this host, the beginning of an id is enough
+    /// Show this run, with its verdict; the beginning of an id is enough, if it is unique
     #[arg(value_name = "RUN")]
     run: Option<String>,
     /// List only runs of this stored experiment
@@ -261,12 +261,13 @@ impl RunsCommand {
 pub(in crate::cli) fn runs(command: &RunsCommand) -> Result<u8, CommandFailure> {
     let client = command.controller.client()?;
     if let Some(run) = &command.run {
+        let run = run_view::resolve(&client, run)?;
         if command.follow {
-            let followed = watch(&client, run, command.json, OnInterrupt::Detach)?;
+            let followed = watch(&client, &run, command.json, OnInterrupt::Detach)?;
             let code = followed.map(|followed| followed.finished.verdict.exit_code);
             return Ok(code.unwrap_or(EXIT_INTERRUPTED));
         }
-        let run: RunInfo = client.get(&format!("/api/v1/runs/{}", path_segment(run)))?;
+        let run: RunInfo = client.get(&format!("/api/v1/runs/{}", path_segment(&run)))?;
         match command.json {
             true => print_json(&run),
             false => run_view::print_run(&client, run)?,
@@ -295,7 +296,7 @@ pub(in crate::cli) fn runs(command: &RunsCommand) -> Result<u8, CommandFailure> 
         [
             run.id,
             outcome,
-            run.started,
+            to_the_second(&run.started),
             run.experiment.unwrap_or_default(),
             run.who,
             run.title,

@@ -1,7 +1,7 @@
 //! The status of a fleet: the halt, the runs and faults that act, what is owed, and the agents that do not answer.
 
 use super::super::report::{seconds_since, time_of};
-use super::super::table::print_table;
+use super::super::table::{print_table, to_the_second};
 use super::super::{CommandFailure, print, print_json, print_stderr};
 use super::ControllerOptions;
 use super::client::Client;
@@ -129,6 +129,16 @@ impl FleetStatus {
 
     fn print(&self) {
         print(&format!("{}\n", halt_line(&self.halt)));
+        for halt in &self.halt.teams {
+            let why = halt.why.as_ref().map(|why| format!(": {}", escape(why)));
+            let team = escape(&halt.team);
+            print(&format!(
+                "HALTED for team {team} by {} since {}{}; nothing starts on its agents until `backburn resume --team {team}`\n",
+                escape(&halt.who),
+                to_the_second(&halt.at),
+                why.unwrap_or_default()
+            ));
+        }
         match self.runs.is_empty() {
             true => print("runs: none\n"),
             false => print_runs(&self.runs),
@@ -183,7 +193,7 @@ fn halt_line(halt: &HaltStatus) -> String {
     format!(
         "HALTED{}{}{}; nothing starts until `backburn resume`",
         part(" by ", &halt.who),
-        part(" since ", &halt.at),
+        part(" since ", &halt.at.as_deref().map(to_the_second)),
         part(": ", &halt.why)
     )
 }
@@ -192,7 +202,7 @@ fn print_runs(runs: &[OpenRun]) {
     let row = |run: &OpenRun| {
         [
             run.run.clone(),
-            run.started.clone(),
+            to_the_second(&run.started),
             run.who.clone(),
             run.faults.len().to_string(),
             run.title.clone(),

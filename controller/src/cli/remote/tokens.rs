@@ -1,6 +1,6 @@
 //! `backburn tokens` and `backburn join-token`: who may use the controller.
 
-use super::super::table::print_table;
+use super::super::table::{print_table, to_the_second};
 use super::super::{CommandFailure, print, print_json, print_stderr};
 use super::ControllerOptions;
 use super::client::{Client, path_segment};
@@ -164,8 +164,8 @@ fn is_over(token: &TokenInfo) -> bool {
 
 fn row(token: &TokenInfo) -> [String; 7] {
     let validity = match (&token.revoked, &token.expires) {
-        (Some(at), _) => format!("revoked {at}"),
-        (None, Some(at)) => format!("until {at}"),
+        (Some(at), _) => format!("revoked {}", to_the_second(at)),
+        (None, Some(at)) => format!("until {}", to_the_second(at)),
         (None, None) => "for ever".into(),
     };
     [
@@ -177,7 +177,7 @@ fn row(token: &TokenInfo) -> [String; 7] {
             true => "all".into(),
             false => Vec::from_iter(token.teams.iter().map(String::as_str)).join(", "),
         },
-        token.created.clone(),
+        to_the_second(&token.created),
         validity,
     ]
 }

@@ -1,6 +1,5 @@
 //! What must hold in every simulated run, whatever goes wrong.
 
-use super::super::agents::ended;
 use super::World;
 use crate::runner::events::RunnerCommand;
 use crate::runner::machine::Machine;

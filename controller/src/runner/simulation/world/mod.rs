@@ -12,7 +12,7 @@ use crate::runner::events::{
     ActivityResult, AgentReport, JoiningAgent, RunnerCommand, RunnerEvent, Sample, StepTime,
 };
 use crate::runner::machine::{Machine, RunParameters};
-use backburn_experiments::journal::{Event, JournalEntry, Judgement, Outcome, Phase};
+use backburn_experiments::journal::{JournalEntry, Judgement, Outcome, Phase};
 use backburn_experiments::wire::{Command, InjectionId, InjectionRequest, PlanView, Refusal};
 use backburn_experiments::{HumanDuration, Problem};
 use serde_json::Value;
