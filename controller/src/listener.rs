@@ -7,13 +7,15 @@
 
 use crate::connection_slots::{ConnectionSlots, Slot, SlotCounts, Standing};
 use crate::pki::ca::{
-    AgentIdentity, CaError, CertificateAuthority, ControllerCertificate, identity,
+    AgentIdentity, AuthorityKeys, CaError, CertificateAuthority, ControllerCertificate, expiry,
+    identity,
 };
 use crate::pki::enrolment::JoiningConnection;
 use backburn_experiments::join::{JOIN_PROTOCOL, LINK_PROTOCOL};
+use jiff::Timestamp;
 use std::io;
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
@@ -100,6 +102,10 @@ pub struct AuthenticatedAgent {
     pub stream: Box<TlsStream<TcpStream>>,
     /// The address that the agent connects from.
     pub peer: SocketAddr,
+    /// When its certificate expires.
+    pub expires: Option<Timestamp>,
+    /// Whether an authority has signed it that is being replaced.
+    pub is_of_retiring: bool,
 }
 
 /// Accepts connections at the controller's port.
@@ -119,6 +125,7 @@ struct Protocols {
     join: Arc<ServerConfig>,
     http: Arc<ServerConfig>,
     joining: Arc<Semaphore>,
+    authority: Arc<CertificateAuthority>,
 }
 
 impl Listener {
@@ -152,6 +159,7 @@ impl Listener {
                 join: config(JOIN_PROTOCOL.as_bytes(), Some(false), limits.renewal_grace)?,
                 http: config(HTTP, None, Duration::ZERO)?,
                 joining: Arc::new(Semaphore::new(limits.joining)),
+                authority: Arc::clone(authority),
             }),
             listener,
             slots: ConnectionSlots::new(limits.slots),
@@ -283,8 +291,14 @@ async fn handshake(
         let stream = start.into_stream(Arc::clone(&protocols.link)).await?;
         let identity = client_identity(&stream)?
             .ok_or_else(|| io::Error::other("the agent shows no certificate"))?;
+        let (_, session) = stream.get_ref();
+        let shown = session.peer_certificates().and_then(|chain| chain.first());
+        let expires = shown.and_then(expiry);
+        let is_of_retiring = shown.is_some_and(|shown| protocols.authority.is_of_retiring(shown));
         return Ok(Handshaken::Agent(AuthenticatedAgent {
             identity,
+            expires,
+            is_of_retiring,
             stream: Box::new(stream),
             peer,
         }));
@@ -336,7 +350,7 @@ type IsRevoked = Arc<dyn Fn(&AgentIdentity) -> bool + Send + Sync>;
 /// The TLS configuration of one protocol. Clients must show a certificate (`Some(true)`), may show one (`Some(false)`), or are
 /// not asked for one (`None`). A certificate is accepted until `grace` after its end.
 fn config(
-    authority: &CertificateAuthority,
+    authority: &Arc<CertificateAuthority>,
     own: &Arc<ControllerCertificate>,
     protocol: &[u8],
     asked: Option<bool>,
@@ -349,11 +363,9 @@ fn config(
     let builder = match asked {
         None => builder.with_no_client_auth(),
         Some(is_mandatory) => {
-            let roots = Arc::new(authority.roots()?);
-            let certificates =
-                WebPkiClientVerifier::builder_with_provider(roots, provider).build()?;
             builder.with_client_cert_verifier(Arc::new(AgentCertificateVerifier {
-                certificates,
+                certificates: Mutex::new(IssuedVerifier::new(authority)?),
+                authority: Arc::clone(authority),
                 is_mandatory,
                 grace,
                 is_revoked: Arc::clone(is_revoked),
@@ -368,10 +380,26 @@ fn config(
     Ok(Arc::new(config))
 }
 
+/// Verifies what an authority has signed, with the keys that it had when this was made.
+struct IssuedVerifier {
+    keys: Arc<AuthorityKeys>,
+    verifier: Arc<dyn ClientCertVerifier>,
+}
+
+impl IssuedVerifier {
+    fn new(authority: &CertificateAuthority) -> Result<Self, Box<dyn std::error::Error>> {
+        let keys = authority.keys();
+        let (roots, provider) = (Arc::new(keys.roots()?), Arc::new(ring::default_provider()));
+        let verifier = WebPkiClientVerifier::builder_with_provider(roots, provider).build()?;
+        Ok(IssuedVerifier { keys, verifier })
+    }
+}
+
 /// Accepts certificates of the controller's authority that name an agent and are not revoked. TLS itself reports what is wrong,
 /// so that an agent can show it.
 struct AgentCertificateVerifier {
-    certificates: Arc<dyn ClientCertVerifier>,
+    authority: Arc<CertificateAuthority>,
+    certificates: Mutex<IssuedVerifier>,
     is_mandatory: bool,
     grace: Duration,
     is_revoked: IsRevoked,
@@ -386,6 +414,20 @@ impl std::fmt::Debug for AgentCertificateVerifier {
 }
 
 impl AgentCertificateVerifier {
+    /// What the authority has signed, by the keys that it has now.
+    fn issued(&self) -> Arc<dyn ClientCertVerifier> {
+        let mut issued = (self.certificates.lock()).unwrap_or_else(PoisonError::into_inner);
+        if !Arc::ptr_eq(&issued.keys, &self.authority.keys()) {
+            match IssuedVerifier::new(&self.authority) {
+                Ok(new) => *issued = new,
+                Err(error) => {
+                    tracing::error!(%error, "the authority's new certificate cannot be used");
+                }
+            }
+        }
+        Arc::clone(&issued.verifier)
+    }
+
     /// The last moment at which an expired certificate was valid. None unless that is less than the grace ago.
     fn last_moment(&self, certificate: &CertificateDer<'_>, now: UnixTime) -> Option<UnixTime> {
         let end = end_of(certificate)?;
@@ -400,7 +442,8 @@ impl ClientCertVerifier for AgentCertificateVerifier {
     }
 
     fn root_hint_subjects(&self) -> &[DistinguishedName] {
-        self.certificates.root_hint_subjects()
+        // None: an agent has one certificate.
+        &[]
     }
 
     fn verify_client_cert(
@@ -409,10 +452,7 @@ impl ClientCertVerifier for AgentCertificateVerifier {
         between: &[CertificateDer<'_>],
         now: UnixTime,
     ) -> Result<ClientCertVerified, Error> {
-        let verify = |at| {
-            self.certificates
-                .verify_client_cert(certificate, between, at)
-        };
+        let verify = |at| self.issued().verify_client_cert(certificate, between, at);
         let verified = match (verify(now), self.last_moment(certificate, now)) {
             (
                 Err(Error::InvalidCertificate(
@@ -438,7 +478,7 @@ impl ClientCertVerifier for AgentCertificateVerifier {
         certificate: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        self.certificates
+        self.issued()
             .verify_tls12_signature(message, certificate, signature)
     }
 
@@ -448,11 +488,11 @@ impl ClientCertVerifier for AgentCertificateVerifier {
         certificate: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        self.certificates
+        self.issued()
             .verify_tls13_signature(message, certificate, signature)
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.certificates.supported_verify_schemes()
+        self.issued().supported_verify_schemes()
     }
 }

@@ -79,13 +79,14 @@ impl Server {
                 "closing runs that were interrupted when the controller ended"
             );
         }
-        if let Some(records) = service.fleet().membership_records() {
-            tokio::spawn(Arc::clone(&service).keep_membership(records));
-        }
+        let records = service.fleet().membership_records();
+        let membership =
+            records.map(|records| tokio::spawn(Arc::clone(&service).keep_membership(records)));
         let schedules = tokio::spawn(Arc::clone(&service).keep_schedules());
+        let unclean = tokio::spawn(Arc::clone(&service).watch_unclean_runs());
         let rules = tokio::spawn(Arc::clone(&service).keep_rules());
         let served = Arc::new(AtomicU64::new(0));
-        tokio::spawn(trim_memory_when_idle(
+        let trimming = tokio::spawn(trim_memory_when_idle(
             Arc::clone(&service),
             Arc::clone(&served),
             self.trim_memory,
@@ -111,6 +112,11 @@ impl Server {
             };
             match connection {
                 Connection::Agent(agent) => {
+                    registry.saw_certificate(
+                        &agent.identity.name,
+                        agent.expires,
+                        agent.is_of_retiring,
+                    );
                     let fleet = Arc::clone(service.fleet());
                     tokio::spawn(async move {
                         let name = agent.identity.name;
@@ -137,6 +143,8 @@ impl Server {
             }
         }
         schedules.abort();
+        unclean.abort();
+        trimming.abort();
         rules.abort();
         // Agents and clients are served while the runs end, because that needs both. No agent is taken in any more.
         let left = {
@@ -153,6 +161,9 @@ impl Server {
                 }
             }
         };
+        if let Some(membership) = &membership {
+            membership.abort();
+        }
         end.send_replace(true);
         Ok(left)
     }

@@ -77,7 +77,7 @@ fn certificate_request_contributes_only_its_key() {
     assert_eq!(agent.serial, signed.serial);
 
     let mut roots = RootCertStore::empty();
-    roots.add(der(authority.certificate())).unwrap();
+    roots.add(der(&authority.certificate())).unwrap();
     let provider = Arc::new(tokio_rustls::rustls::crypto::ring::default_provider());
     let verifier = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider);
     use tokio_rustls::rustls::client::danger::ServerCertVerifier as _;
@@ -147,5 +147,5 @@ fn certificate_request_that_is_invalid_is_refused() {
             .is_err()
     );
     // A certificate that names no agent is nobody's.
-    assert!(identity(&der(authority.certificate())).is_err());
+    assert!(identity(&der(&authority.certificate())).is_err());
 }

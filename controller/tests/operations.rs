@@ -170,3 +170,78 @@ fn agent_user_signals_are_ignored() {
     ours.write_all(line.as_bytes()).unwrap();
     assert_eq!(guardian.wait().unwrap().code(), Some(0));
 }
+
+fn alerts() -> String {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/deploy/alerts.yml");
+    std::fs::read_to_string(path).unwrap()
+}
+
+/// The metrics that a text names.
+fn named_metrics(text: &str) -> std::collections::BTreeSet<String> {
+    let is_word = |character: char| character.is_ascii_alphanumeric() || character == '_';
+    let words = text.split(|character| !is_word(character));
+    let named = words.filter(|word| word.starts_with("backburn_"));
+    named.map(str::to_owned).collect()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn metrics_named_by_an_alert_exist_with_help() {
+    let data = tempfile::tempdir().unwrap();
+    let controller = Controller::start(data.path()).await;
+    controller
+        .ask("POST", "/api/v1/halt", Some(&json!({})))
+        .await;
+    let metrics = controller.ask("GET", "/metrics", None).await.body;
+    let named = named_metrics(&alerts());
+    assert!(named.len() >= 10, "{named:?}");
+    for name in named {
+        let help = format!("# HELP {} ", name.trim_end_matches("_total"));
+        assert!(metrics.contains(&help), "{name}: {metrics}");
+        let is_sample = |line: &&str| line.starts_with(&name);
+        assert!(
+            metrics.lines().any(|line| is_sample(&line)),
+            "{name}: {metrics}"
+        );
+    }
+    for sample in [
+        "backburn_agents_known 0",
+        "backburn_halt_last_clean 1",
+        "backburn_schedules_missed_total 0",
+        "backburn_store_errors_total{kind=\"full\"} 0",
+        "backburn_runs_total{outcome=\"not-clean\"} 0",
+        "backburn_injections_owed{state=\"unproved\"} 0",
+    ] {
+        assert!(metrics.contains(sample), "{sample}: {metrics}");
+    }
+    let days = metrics.lines().find_map(|line| {
+        line.strip_prefix("backburn_certificate_days_left{certificate=\"authority\"} ")
+    });
+    let days: f64 = days.unwrap().parse().unwrap();
+    assert!((7298.0..7301.0).contains(&days), "{days}");
+    controller.stop().await;
+}
+
+/// Needs promtool, of Debian's package `prometheus`; `BACKBURN_PROMTOOL` names it where it is not along the path.
+#[test]
+fn alert_rules_decide_as_promtool_expects() {
+    let tool = std::env::var_os("BACKBURN_PROMTOOL").unwrap_or_else(|| "promtool".into());
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("alerts.yml"), alerts()).unwrap();
+    let tests = include_str!("alerts_test.yml");
+    std::fs::write(folder.path().join("alerts_test.yml"), tests).unwrap();
+    for words in [
+        ["check", "rules", "alerts.yml"],
+        ["test", "rules", "alerts_test.yml"],
+    ] {
+        let mut promtool = std::process::Command::new(&tool);
+        let output = match promtool.args(words).current_dir(folder.path()).output() {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                return eprintln!("skipped: there is no promtool");
+            }
+            output => output.unwrap(),
+        };
+        let said = String::from_utf8_lossy(&output.stdout).into_owned()
+            + &String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{words:?}: {said}");
+    }
+}

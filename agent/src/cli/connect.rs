@@ -3,7 +3,7 @@
 use super::{
     CommandError, LOG_FORMAT_VARIABLE, LogFormat, given_labels, host_name, labels, output,
 };
-use crate::controller_link::{self, ConnectorConfig, join};
+use crate::controller_link::{self, ConnectorConfig, Credentials, join};
 use crate::host::{Host, HostRole, Invocation};
 use backburn_experiments::join::{JoinToken, problem_with_name};
 use backburn_experiments::labels::Labels;
@@ -11,8 +11,8 @@ use backburn_experiments::terminal_text::escape;
 use clap::{Arg, ArgAction, ArgMatches, Command};
 use std::path::Path;
 
-/// The commands `join` and `connect`.
-pub(super) fn commands() -> [Command; 2] {
+/// The commands `join`, `connect` and `move`.
+pub(super) fn commands() -> [Command; 3] {
     let text = |name: &'static str, shown: &'static str, help: &'static str| {
         Arg::new(name).long(name).value_name(shown).help(help)
     };
@@ -59,7 +59,34 @@ pub(super) fn commands() -> [Command; 2] {
             .default_value(LogFormat::default().word())
             .value_parser(clap::builder::ValueParser::new(str::parse::<LogFormat>)),
         );
-    [join, connect]
+    let change_address = Command::new("move")
+        .about("Use another address of the controller that was joined; a running `connect` uses it for its next connection")
+        .arg(text("controller", "HOST[:PORT]", "New address of the controller").required(true));
+    [join, connect, change_address]
+}
+
+/// Has the agent use another address of its controller, which must be the same one: it proves that by its authority.
+pub(super) fn change_address(
+    matches: &ArgMatches,
+    state: &Path,
+    invocation: Invocation,
+) -> Result<u8, CommandError> {
+    let wrong = |what: String| CommandError::Invalid(what);
+    let controller = matches.get_one::<String>("controller");
+    let controller = controller.cloned().unwrap_or_default();
+    let credentials = Credentials::load(state).map_err(|error| wrong(error.to_string()))?;
+    let host = Host::new(HostRole::Command, invocation);
+    match join::renew_at(&host, state, &credentials, &controller) {
+        Ok(_) => {}
+        Err(join::JoinError::Refused(refusal)) => return Err(refusal.into()),
+        Err(error) => return Err(wrong(error.to_string())),
+    }
+    output::print(&format!(
+        "{} uses {} from its next connection on\n",
+        escape(&credentials.name),
+        escape(&controller)
+    ));
+    Ok(0)
 }
 
 /// Joins a controller, and prints the name under which the agent has joined.

@@ -348,6 +348,7 @@ fn dispatch(
             Ok(if clean { 0 } else { exit_code::NOT_CLEAN })
         }
         "join" => connect::join(matches, &state, invocation),
+        "move" => connect::change_address(matches, &state, invocation),
         "connect" => {
             policy()?;
             let format = matches.get_one::<LogFormat>("log-format");

@@ -27,7 +27,7 @@ pub struct Credentials {
     pub key: String,
     /// The agent's certificate, in PEM.
     pub certificate: String,
-    /// The certificate of the controller's certificate authority, in PEM.
+    /// The certificate of the controller's certificate authority, in PEM; two while the authority is being replaced.
     pub authority: String,
     /// The certificate's lifetime when it was issued.
     pub lasts: HumanDuration,
@@ -135,10 +135,11 @@ pub fn fingerprint(certificate: &CertificateDer<'_>) -> String {
         .collect()
 }
 
-/// The fingerprint of a certificate in PEM; none if it is not a certificate.
-pub fn fingerprint_of_pem(pem: &str) -> Option<String> {
-    let certificate = CertificateDer::from_pem_slice(pem.as_bytes()).ok()?;
-    Some(fingerprint(&certificate))
+/// The fingerprints of certificates in PEM; none if one of them is not a certificate.
+pub fn fingerprints_of_pem(pem: &str) -> Vec<String> {
+    let certificates: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem.as_bytes()).collect();
+    let certificates = certificates.unwrap_or_default();
+    certificates.iter().map(fingerprint).collect()
 }
 
 /// Seconds since 1970 by this host's clock.

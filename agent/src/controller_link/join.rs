@@ -1,6 +1,6 @@
 //! Joining a controller and renewing the certificate. The key is created on this host and never leaves it.
 
-use super::credentials::{Credentials, fingerprint_of_pem, now};
+use super::credentials::{Credentials, fingerprints_of_pem, now};
 use super::tls_connect::{ConnectError, Route, TlsConnection};
 use super::verify::{config_from_credentials, config_from_token};
 use crate::host::{Host, HostError};
@@ -60,7 +60,8 @@ pub fn join(
         secret: token.secret.clone(),
     };
     let (mut credentials, granted) = exchange(tls, controller, Some(shown), name, given, labels)?;
-    if fingerprint_of_pem(&credentials.authority).as_ref() != Some(&token.authority) {
+    // While an authority is being replaced, a controller names both.
+    if !fingerprints_of_pem(&credentials.authority).contains(&token.authority) {
         let what = format!("{controller}: its certificate authority is not the one in the token");
         return Err(ConnectError::new(what, "use a token of this controller").into());
     }
@@ -69,7 +70,8 @@ pub fn join(
     Ok((credentials, granted))
 }
 
-/// Renews the certificate, with a new key. Both are used from the next connection on.
+/// Renews the certificate, with a new key, and takes over what the controller says is to be trusted: the connection is proved by
+/// what is trusted now. All of it is used from the next connection on.
 ///
 /// # Errors
 /// The certificate could not be renewed; the old one stays in place.
@@ -78,17 +80,40 @@ pub fn renew(
     state: &Path,
     credentials: &Credentials,
 ) -> Result<Credentials, JoinError> {
+    renew_at(host, state, credentials, &credentials.controller)
+}
+
+/// Renews the certificate at another address of the same controller, which is used from the next connection on.
+///
+/// # Errors
+/// There is no controller that the agent trusts, or it did not renew the certificate; what was there before stays in place.
+pub fn renew_at(
+    host: &Host,
+    state: &Path,
+    credentials: &Credentials,
+    controller: &str,
+) -> Result<Credentials, JoinError> {
     let config = config_from_credentials(credentials, JOIN_PROTOCOL);
-    let tls = TlsConnection::connect(&credentials.route()?, config, None)?;
+    let route = Credentials {
+        controller: controller.to_owned(),
+        ..credentials.clone()
+    }
+    .route()?;
+    let tls = TlsConnection::connect(&route, config, None)?;
     let (mut renewed, _) = exchange(
         tls,
-        &credentials.controller,
+        controller,
         None,
         &credentials.name,
         &credentials.labels,
         &BTreeMap::new(),
     )?;
-    renewed.authority.clone_from(&credentials.authority);
+    if fingerprints_of_pem(&renewed.authority).is_empty() {
+        let what = format!("{controller}: it names no certificate authority");
+        return Err(
+            ConnectError::new(what, "use the same version for agent and controller").into(),
+        );
+    }
     renewed.proxy.clone_from(&credentials.proxy);
     renewed.save(host, state)?;
     Ok(renewed)

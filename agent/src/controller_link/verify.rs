@@ -40,10 +40,9 @@ pub fn config_from_credentials(
 ) -> Result<Arc<ClientConfig>, Error> {
     let wrong = |what: &str| Error::General(format!("{what} in the state folder cannot be read"));
     let mut roots = RootCertStore::empty();
-    roots.add(
-        CertificateDer::from_pem_slice(credentials.authority.as_bytes())
-            .map_err(|_| wrong("the authority's certificate"))?,
-    )?;
+    for authority in CertificateDer::pem_slice_iter(credentials.authority.as_bytes()) {
+        roots.add(authority.map_err(|_| wrong("the authority's certificate"))?)?;
+    }
     let chain = CertificateDer::pem_slice_iter(credentials.certificate.as_bytes())
         .collect::<Result<Vec<_>, _>>()
         .map_err(|_| wrong("the agent's certificate"))?;

@@ -26,11 +26,7 @@ pub struct Operator(pub Actor);
 pub struct Admin(pub Actor);
 
 /// Authenticates the caller by the request's token and checks the role.
-async fn authenticate(
-    parts: &mut Parts,
-    api: &Api,
-    required: Role,
-) -> Result<Actor, ApiProblem> {
+async fn authenticate(parts: &mut Parts, api: &Api, required: Role) -> Result<Actor, ApiProblem> {
     let none = |what: &str| {
         ApiProblem::new(StatusCode::UNAUTHORIZED, "token", what).hint(
             "send `Authorization: Bearer TOKEN`; an admin makes one with `backburn tokens make NAME`",

@@ -30,7 +30,7 @@ pub async fn healthz() -> Json<Health> {
 
 /// The answer of a controller that serves requests.
 #[derive(Debug, Serialize, ToSchema)]
-pub struct Readiness {
+pub struct ReadyState {
     /// Always `ok`.
     status: &'static str,
     /// The version of the controller's program.
@@ -41,8 +41,8 @@ pub struct Readiness {
 
 /// Answers while the controller serves requests: its store can be read, and it is not shutting down. A halt does not make it
 /// unready, because whoever routes by this would cut off the request that ends the halt. Requires no token.
-#[utoipa::path(get, path = "/readyz", tag = "operations", responses((status = 200, body = Readiness), ProblemStatus<503>))]
-pub async fn readyz(State(api): State<Api>) -> Result<Json<Readiness>, ApiProblem> {
+#[utoipa::path(get, path = "/readyz", tag = "operations", responses((status = 200, body = ReadyState), ProblemStatus<503>))]
+pub async fn readyz(State(api): State<Api>) -> Result<Json<ReadyState>, ApiProblem> {
     if api.service.is_ending() {
         let status = StatusCode::SERVICE_UNAVAILABLE;
         return Err(ApiProblem::new(
@@ -53,7 +53,7 @@ pub async fn readyz(State(api): State<Api>) -> Result<Json<Readiness>, ApiProble
     }
     let store = Arc::clone(api.service.store());
     blocking(move || store.setting("ready").map(|_| ())).await?;
-    Ok(Json(Readiness {
+    Ok(Json(ReadyState {
         status: "ok",
         version: env!("CARGO_PKG_VERSION"),
         halted: api.service.halted().is_some(),

@@ -2,13 +2,18 @@
 
 use super::Api;
 use super::auth::Viewer;
+use crate::pki::agent_registry::AgentRegistry;
+use crate::pki::ca::CertificateAuthority;
 use crate::service::Service;
+use crate::store::StoreErrorKind;
 use axum::extract::{MatchedPath, Request, State};
 use axum::http::{StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
+use backburn_experiments::journal::Outcome;
+use jiff::Timestamp;
 use prometheus_client::collector::Collector;
-use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric};
+use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric, MetricEncoder};
 use prometheus_client::metrics::counter::{ConstCounter, Counter};
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::ConstGauge;
@@ -20,12 +25,18 @@ use std::time::Instant;
 /// Returns metrics for Prometheus (OpenMetrics).
 #[utoipa::path(get, path = "/metrics", tag = "operations", security(("token" = ["viewer"])), responses((status = 200, description = "OpenMetrics text", body = String, content_type = "application/openmetrics-text")))]
 pub async fn metrics(_who: Viewer, State(api): State<Api>) -> Response {
-    let mut text = String::new();
-    if let Err(error) = prometheus_client::encoding::text::encode(&mut text, &api.metrics.registry)
-    {
-        tracing::error!(%error, "metrics could not be encoded");
-        return StatusCode::INTERNAL_SERVER_ERROR.into_response();
-    }
+    // Some are read from the store.
+    let encoded = tokio::task::spawn_blocking(move || {
+        let mut text = String::new();
+        prometheus_client::encoding::text::encode(&mut text, &api.metrics.registry).map(|()| text)
+    });
+    let text = match encoded.await {
+        Ok(Ok(text)) => text,
+        failed => {
+            tracing::error!(?failed, "metrics could not be encoded");
+            return StatusCode::INTERNAL_SERVER_ERROR.into_response();
+        }
+    };
     let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
     ([(header::CONTENT_TYPE, kind)], text).into_response()
 }
@@ -45,19 +56,27 @@ pub struct ApiMetrics {
 }
 
 impl ApiMetrics {
-    pub(super) fn new(service: &Arc<Service>) -> Self {
-        let mut registry = Registry::with_prefix("backburn");
+    pub(super) fn new(
+        service: &Arc<Service>,
+        registry: &Arc<AgentRegistry>,
+        authority: &Arc<CertificateAuthority>,
+    ) -> Self {
+        let mut metrics = Registry::with_prefix("backburn");
         let requests = Family::default();
         let seconds = Histogram::new(exponential_buckets(0.000_5, 2.0, 16));
-        registry.register("http_requests", "Requests answered", requests.clone());
-        registry.register(
+        metrics.register("http_requests", "Requests answered", requests.clone());
+        metrics.register(
             "http_request_seconds",
             "Time to answer a request",
             seconds.clone(),
         );
-        registry.register_collector(Box::new(ServiceCollector(Arc::downgrade(service))));
+        metrics.register_collector(Box::new(ServiceCollector {
+            service: Arc::downgrade(service),
+            registry: Arc::clone(registry),
+            authority: Arc::clone(authority),
+        }));
         ApiMetrics {
-            registry,
+            registry: metrics,
             requests,
             seconds,
         }
@@ -65,16 +84,82 @@ impl ApiMetrics {
 }
 
 /// Metrics of the service, collected at each request for metrics.
-#[derive(Debug)]
-struct ServiceCollector(Weak<Service>);
+struct ServiceCollector {
+    service: Weak<Service>,
+    registry: Arc<AgentRegistry>,
+    authority: Arc<CertificateAuthority>,
+}
+
+impl std::fmt::Debug for ServiceCollector {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ServiceCollector").finish_non_exhaustive()
+    }
+}
+
+/// The values of one metric, each with the value of its label; none for a metric without one.
+type LabelledValues<T> = Vec<(Option<(&'static str, &'static str)>, T)>;
+
+/// The days until this time, negative if it has passed.
+fn days_until(at: Timestamp) -> f64 {
+    Timestamp::now().duration_until(at).as_secs_f64() / 86_400.0
+}
+
+fn encode_gauge(
+    encoder: &mut DescriptorEncoder<'_>,
+    name: &str,
+    help: &str,
+    values: LabelledValues<f64>,
+) -> Result<(), std::fmt::Error> {
+    let kind = ConstGauge::new(0.0).metric_type();
+    let mut metric = encoder.encode_descriptor(name, help, None, kind)?;
+    // Counts are written without a fraction.
+    let encode = |value: f64, encoder: MetricEncoder<'_>| match value.fract() == 0.0 {
+        true => ConstGauge::new(value as i64).encode(encoder),
+        false => ConstGauge::new(value).encode(encoder),
+    };
+    for (label, value) in values {
+        match label {
+            Some(label) => encode(value, metric.encode_family(&[label])?)?,
+            None => return encode(value, metric),
+        }
+    }
+    Ok(())
+}
+
+fn encode_counter(
+    encoder: &mut DescriptorEncoder<'_>,
+    name: &str,
+    help: &str,
+    values: LabelledValues<u64>,
+) -> Result<(), std::fmt::Error> {
+    let kind = ConstCounter::new(0_u64).metric_type();
+    let mut metric = encoder.encode_descriptor(name, help, None, kind)?;
+    for (label, value) in values {
+        let counter = ConstCounter::new(value);
+        match label {
+            Some(label) => counter.encode(metric.encode_family(&[label])?)?,
+            None => {
+                return counter.encode(metric);
+            }
+        }
+    }
+    Ok(())
+}
 
 impl Collector for ServiceCollector {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
-        let Some(service) = self.0.upgrade() else {
+        let Some(service) = self.service.upgrade() else {
             return Ok(());
         };
         let going_on = service.active_runs();
+        let acting: usize = going_on.values().sum();
+        let owing = service.fleet().owing();
         let gauges = [
+            (
+                "agents_known",
+                "Agents that have joined and are not revoked",
+                self.registry.count(),
+            ),
             (
                 "agents_connected",
                 "Agents that are connected",
@@ -86,6 +171,16 @@ impl Collector for ServiceCollector {
                 service.fleet().unresponsive(),
             ),
             (
+                "agents_owing",
+                "Connected agents that could not revert something",
+                owing.len(),
+            ),
+            (
+                "agents_of_retiring_authority",
+                "Agents whose certificate is of the authority that is being replaced",
+                self.registry.count_of_retiring(),
+            ),
+            (
                 "agents_duplicated",
                 "Agents whose identity a second host has used in the last 10 minutes",
                 service.fleet().duplicates().len(),
@@ -94,7 +189,7 @@ impl Collector for ServiceCollector {
             (
                 "injections_open",
                 "Injections that were requested and are not known to be over",
-                going_on.values().sum(),
+                acting,
             ),
             (
                 "halted",
@@ -103,22 +198,95 @@ impl Collector for ServiceCollector {
             ),
         ];
         for (name, help, value) in gauges {
-            let gauge = ConstGauge::new(value as i64);
-            let metric = encoder.encode_descriptor(name, help, None, gauge.metric_type())?;
-            gauge.encode(metric)?;
+            encode_gauge(&mut encoder, name, help, vec![(None, value as f64)])?;
         }
-        let counter = ConstCounter::new(0_u64);
-        let mut runs = encoder.encode_descriptor(
+        let owed = [
+            ("acting", acting),
+            ("stuck", owing.values().sum()),
+            ("unproved", service.unproved_injections()),
+        ];
+        encode_gauge(
+            &mut encoder,
+            "injections_owed",
+            "Injections that are owed: acting in open runs, stuck on connected agents, or of ended runs and not proved to be gone",
+            owed.map(|(state, count)| (Some(("state", state)), count as f64))
+                .into(),
+        )?;
+        let certificates = [
+            ("authority", self.authority.expires()),
+            ("agents", self.registry.earliest_expiry()),
+        ];
+        encode_gauge(
+            &mut encoder,
+            "certificate_days_left",
+            "Days until a certificate expires: the authority's, and the first of those that agents have shown since the start",
+            (certificates.into_iter())
+                .filter_map(|(which, at)| Some((Some(("certificate", which)), days_until(at?))))
+                .collect(),
+        )?;
+        if let Ok(waiting) = service.waiting_runs() {
+            encode_gauge(
+                &mut encoder,
+                "approvals_waiting",
+                "Runs that wait for approval",
+                vec![(None, waiting.len() as f64)],
+            )?;
+        }
+        if let Some(halt) = service.last_halt() {
+            encode_gauge(
+                &mut encoder,
+                "halt_last_seconds",
+                "How long the last halt took until everything was observed gone or the wait was over",
+                vec![(None, halt.seconds)],
+            )?;
+            encode_gauge(
+                &mut encoder,
+                "halt_last_clean",
+                "1 if everything was observed gone in the last halt, else 0",
+                vec![(None, f64::from(u8::from(halt.clean)))],
+            )?;
+        }
+        let store = service.store().statistics();
+        encode_gauge(
+            &mut encoder,
+            "store_bytes",
+            "Size of the store's files",
+            vec![(None, store.bytes as f64)],
+        )?;
+        let kinds = StoreErrorKind::ALL
+            .into_iter()
+            .filter(|kind| kind.is_failure())
+            .map(StoreErrorKind::word);
+        encode_counter(
+            &mut encoder,
+            "store_errors",
+            "Failures of the store, by kind",
+            kinds
+                .map(|kind| {
+                    let count = store.errors.get(kind).copied().unwrap_or_default();
+                    (Some(("kind", kind)), count)
+                })
+                .collect(),
+        )?;
+        encode_counter(
+            &mut encoder,
+            "schedules_missed",
+            "Due times of schedules that passed while no controller was running",
+            vec![(None, service.missed_times())],
+        )?;
+        let ended = service.outcomes();
+        encode_counter(
+            &mut encoder,
             "runs",
             "Runs that ended, by outcome",
-            None,
-            counter.metric_type(),
-        )?;
-        for (outcome, count) in service.outcomes() {
-            let labels = [("outcome", outcome)];
-            ConstCounter::new(count).encode(runs.encode_family(&labels)?)?;
-        }
-        Ok(())
+            Outcome::ALL
+                .map(|outcome| {
+                    let word = outcome.word();
+                    let count = ended.get(word).copied().unwrap_or_default();
+                    (Some(("outcome", word)), count)
+                })
+                .into(),
+        )
     }
 }
 

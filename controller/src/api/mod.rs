@@ -98,7 +98,7 @@ impl Api {
         registry: Arc<AgentRegistry>,
         authority: Arc<CertificateAuthority>,
     ) -> Self {
-        let metrics = Arc::new(ApiMetrics::new(&service));
+        let metrics = Arc::new(ApiMetrics::new(&service, &registry, &authority));
         Api {
             service,
             registry,
@@ -182,6 +182,7 @@ fn described() -> (Router<Api>, utoipa::openapi::OpenApi) {
         .routes(routes!(inline_experiments::plan_given))
         .routes(routes!(runs::get))
         .routes(routes!(runs::events))
+        .routes(routes!(runs::notes))
         .routes(routes!(runs::trace))
         .routes(routes!(runs::stop))
         .routes(routes!(stream::stream))

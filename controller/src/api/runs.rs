@@ -9,8 +9,8 @@ use super::pagination::{PageByNumber, default_page_size, page};
 use super::problem::ApiProblem;
 use super::teams::visible;
 use super::types::{
-    ApprovalInfo, ApprovedRun, RejectRequest, RunInfo, RunJournalEntry, RunPlan, StopRequest,
-    StopResult,
+    ApprovalInfo, ApprovedRun, RejectRequest, RunInfo, RunJournalEntry, RunNoteInfo, RunPlan,
+    StopRequest, StopResult,
 };
 use crate::service;
 use crate::store::{self, OwnedKind, RunFilter, StoreError};
@@ -56,6 +56,7 @@ impl From<store::RunRecord> for RunInfo {
             exit_code: end.as_ref().map(|end| end.outcome.exit_code()),
             verdict: end.map(|end| end.verdict),
             events: kept.events,
+            cleaned: kept.cleaned.map(|at| at.to_string()),
         }
     }
 }
@@ -135,6 +136,27 @@ pub async fn get(
     let store = Arc::clone(api.service.store());
     let found = blocking(move || store.run(&run)).await?;
     Ok(Json(found.into()))
+}
+
+/// Returns the notes of a run, oldest first: what was added after its journal was sealed.
+#[utoipa::path(get, path = "/api/v1/runs/{run}/notes", tag = "runs", params(("run" = String, Path, description = "The run's id")), security(("token" = ["viewer"])), responses((status = 200, body = Vec<RunNoteInfo>), ProblemStatus<404>))]
+pub async fn notes(
+    _who: Viewer,
+    State(api): State<Api>,
+    PathParam(run): PathParam<String>,
+) -> Result<Json<Vec<RunNoteInfo>>, ApiProblem> {
+    let store = Arc::clone(api.service.store());
+    let found = blocking(move || store.notes(&run)).await?;
+    let notes = found.into_iter().map(|entry| RunNoteInfo {
+        number: entry.number,
+        at: entry.note.at.to_string(),
+        who: entry.note.who,
+        kind: entry.note.kind,
+        body: entry.note.body,
+        previous: entry.previous.to_string(),
+        hash: entry.hash.to_string(),
+    });
+    Ok(Json(notes.collect()))
 }
 
 /// Returns events of a run's journal, oldest first.

@@ -1,5 +1,6 @@
 //! `backburn controller`: the daemon, and the export and import of its data.
 
+use super::backup::{self, RestoreOptions};
 use super::{CommandFailure, print, print_stderr};
 use backburn::fleet::Fleet;
 use backburn::oidc::{IdentityProvider, OidcConfig};
@@ -40,6 +41,16 @@ pub(super) struct ControllerCommand {
 /// What is done on the controller's host besides running it.
 #[derive(Debug, Subcommand)]
 enum ControllerAction {
+    /// Make the controller's data of a backup (stop the controller first); what was revoked since stays revoked
+    Restore(RestoreOptions),
+    /// Replace the certificate authority while agents stay connected; then reload the controller with SIGHUP
+    RotateAuthority {
+        /// End the replacement: what the old authority has signed, and tokens from before, are refused from then on
+        #[arg(long)]
+        finish: bool,
+        #[command(flatten)]
+        data: DataOptions,
+    },
     /// Make an admin's token without having one, e.g. because the last was lost; the controller may be running
     AdminToken {
         /// How long the token is valid
@@ -163,8 +174,18 @@ fn keep(text: &str) -> Result<HumanDuration, String> {
 }
 
 impl DataOptions {
+    /// Returns the path of the directory.
+    pub(super) fn path(&self) -> &Path {
+        &self.data
+    }
+
+    /// Creates the directory if there is none.
+    pub(super) fn create(&self) -> Result<(), CommandFailure> {
+        create_directory(&self.data)
+    }
+
     fn store(&self) -> Result<Arc<dyn Store>, CommandFailure> {
-        create_directory(&self.data)?;
+        self.create()?;
         match SqliteStore::open(&self.data.join("store")) {
             Ok(store) => Ok(Arc::new(store)),
             Err(error) => Err(failed(&error)),
@@ -188,7 +209,7 @@ fn create_directory(folder: &Path) -> Result<(), CommandFailure> {
         })
 }
 
-fn failed(error: &dyn std::error::Error) -> CommandFailure {
+pub(super) fn failed(error: &dyn std::error::Error) -> CommandFailure {
     let mut what = error.to_string();
     let mut source = error.source();
     while let Some(inner) = source {
@@ -213,8 +234,33 @@ fn announce(format: LogFormat, text: &str) {
 pub(super) fn main(command: &ControllerCommand) -> Result<u8, CommandFailure> {
     match &command.action {
         None => run_daemon(&command.daemon),
+        Some(ControllerAction::RotateAuthority { finish, data }) => rotate_authority(data, *finish),
+        Some(ControllerAction::Restore(options)) => backup::restore(options),
         Some(ControllerAction::AdminToken { lasts, data }) => admin_token(data, *lasts),
     }
+}
+
+/// Runs `backburn controller rotate-authority`.
+fn rotate_authority(data: &DataOptions, is_end: bool) -> Result<u8, CommandFailure> {
+    let store =
+        SqliteStore::open_shared(&data.data.join("store")).map_err(|error| failed(&error))?;
+    let folder = data.data.join("authority");
+    audit_command(&store, "rotate-authority", json!({"finish": is_end}))?;
+    match is_end {
+        true => {
+            CertificateAuthority::finish_rotation(&folder).map_err(|error| failed(&error))?;
+            print_stderr(
+                "the old authority is removed\nhint: send the controller SIGHUP; tokens that were made before the new authority are refused from then on\n",
+            );
+        }
+        false => {
+            CertificateAuthority::rotate(&folder).map_err(|error| failed(&error))?;
+            print_stderr(
+                "there is a new authority, and both are trusted\nhint: send the controller SIGHUP, replace tokens, and finish with `--finish` when the metric `backburn_agents_of_retiring_authority` is 0: agents renew within 20 days\n",
+            );
+        }
+    }
+    Ok(0)
 }
 
 /// Runs `backburn controller admin-token`.
@@ -305,7 +351,11 @@ fn serve(command: &DaemonOptions) -> Result<u8, CommandFailure> {
     service
         .check_policy_tokens()
         .map_err(|error| failed(&error))?;
-    reloaded.set(Arc::clone(&service)).ok();
+    let parts = Reloaded {
+        service: Arc::clone(&service),
+        authority: Arc::clone(&authority),
+    };
+    reloaded.set(parts).ok();
     let names = match command.names.is_empty() {
         false => command.names.clone(),
         true => default_names(),
@@ -375,7 +425,7 @@ fn serve(command: &DaemonOptions) -> Result<u8, CommandFailure> {
 }
 
 /// A file as the audit log names it: its path, and what was in it.
-fn file_and_hash(path: &Path) -> Value {
+pub(super) fn file_and_hash(path: &Path) -> Value {
     let hash = std::fs::read(path).ok().map(|bytes| Hash::of(&bytes));
     json!({"file": path, "sha256": hash})
 }
@@ -391,7 +441,11 @@ fn announce_audit_head(format: LogFormat, service: &Service, what: &str, detail:
 }
 
 /// Writes to the audit log of a controller that is not running what a command does with its data.
-fn audit_command(store: &dyn Store, what: &str, detail: Value) -> Result<(), CommandFailure> {
+pub(super) fn audit_command(
+    store: &dyn Store,
+    what: &str,
+    detail: Value,
+) -> Result<(), CommandFailure> {
     let record = AuditRecord {
         at: Timestamp::now(),
         who: format!("uid {}", nix::unistd::getuid()),
@@ -417,9 +471,40 @@ fn raise_limit() {
     }
 }
 
+/// What SIGHUP reloads.
+#[derive(Clone)]
+struct Reloaded {
+    service: Arc<Service>,
+    authority: Arc<CertificateAuthority>,
+}
+
+impl Reloaded {
+    fn reload(&self) {
+        // The service itself logs what came of it.
+        self.service.reload_policy().ok();
+        match self.authority.reload() {
+            Ok(false) => {}
+            Ok(true) => {
+                let fingerprint = self.authority.fingerprint();
+                tracing::info!(fingerprint, "the authority was reloaded");
+                let detail = json!({"fingerprint": fingerprint});
+                let audited =
+                    self.service
+                        .audit_own("reload authority", "authority", "done", detail);
+                if let Err(error) = audited {
+                    tracing::error!(%error, "the new authority could not be written to the audit log");
+                }
+            }
+            Err(error) => {
+                tracing::error!(%error, "the authority could not be reloaded; the one before stays in force")
+            }
+        }
+    }
+}
+
 /// Handles the signals that do not end the controller: SIGHUP reloads it, and SIGUSR1 and SIGUSR2 mean nothing. Before the
 /// service is there, nothing can be reloaded yet: what is loaded is new.
-fn spawn_reloads(service: Arc<OnceLock<Arc<Service>>>) -> std::io::Result<()> {
+fn spawn_reloads(reloaded: Arc<OnceLock<Reloaded>>) -> std::io::Result<()> {
     let mut hangup = signal(SignalKind::hangup())?;
     let mut first = signal(SignalKind::user_defined1())?;
     let mut second = signal(SignalKind::user_defined2())?;
@@ -428,9 +513,8 @@ fn spawn_reloads(service: Arc<OnceLock<Arc<Service>>>) -> std::io::Result<()> {
             let ignored = tokio::select! {
                 _ = hangup.recv() => {
                     tracing::info!("SIGHUP: reloading");
-                    if let Some(service) = service.get().map(Arc::clone) {
-                        // The service itself logs what came of it.
-                        tokio::task::spawn_blocking(move || service.reload_policy().ok()).await.ok();
+                    if let Some(reloaded) = reloaded.get().cloned() {
+                        tokio::task::spawn_blocking(move || reloaded.reload()).await.ok();
                     }
                     continue;
                 }

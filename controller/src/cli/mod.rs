@@ -1,6 +1,7 @@
 //! The command line: one file for each command. Data goes to stdout, everything else to stderr, and the exit code of a run
 //! is that of its outcome.
 
+mod backup;
 mod controller;
 mod demo;
 mod experiment_source;
@@ -115,6 +116,8 @@ enum CliCommand {
     Tokens(remote::tokens::TokensCommand),
     /// Print or verify the audit log: who did what
     Audit(remote::audit::AuditCommand),
+    /// Back up a controller's data and keys to one file, on its host, while it runs
+    Backup(backup::BackupCommand),
     /// Export a controller's data as JSON lines (stop it first)
     Export(controller::ExportCommand),
     /// Import exported data into a controller that has no data yet (stop it first)
@@ -246,6 +249,7 @@ pub(crate) fn main(words: Vec<OsString>) -> ExitCode {
         CliCommand::JoinToken(command) => remote::tokens::join(&command),
         CliCommand::Tokens(command) => remote::tokens::main(&command),
         CliCommand::Audit(command) => remote::audit::audit(&command),
+        CliCommand::Backup(command) => backup::backup(&command),
         CliCommand::Export(command) => controller::export(&command),
         CliCommand::Import(command) => controller::import(&command),
         CliCommand::Run(command) => run::main(command),

@@ -405,6 +405,16 @@ impl Fleet {
         members.values().filter(hangs).count()
     }
 
+    /// The connected agents that could not revert something, and how many injections each.
+    pub fn owing(&self) -> BTreeMap<String, usize> {
+        let members = self.members();
+        let owed = |member: &Member| member.introduction.owed.len();
+        (members.iter())
+            .filter(|(_, member)| owed(member) > 0)
+            .map(|(name, member)| (name.clone(), owed(member)))
+            .collect()
+    }
+
     /// All connected agents, by name.
     pub fn list(&self) -> Vec<ConnectedAgent> {
         let members = self.members();

@@ -28,6 +28,9 @@ pub struct AgentRegistry {
     /// Held while an agent in the store is changed.
     changing: Mutex<()>,
     fleet: Arc<Fleet>,
+    /// The certificates that agents have shown since the start: when each expires, and whether an authority has signed it that
+    /// is being replaced.
+    shown: Mutex<BTreeMap<String, (Timestamp, bool)>>,
 }
 
 impl AgentRegistry {
@@ -56,7 +59,45 @@ impl AgentRegistry {
             known: Mutex::new(known),
             changing: Mutex::default(),
             fleet: Arc::clone(fleet),
+            shown: Mutex::default(),
         }))
+    }
+
+    /// Records the certificate that an agent has shown.
+    pub fn saw_certificate(&self, name: &str, expires: Option<Timestamp>, is_of_retiring: bool) {
+        if let Some(expires) = expires {
+            lock(&self.shown).insert(name.to_owned(), (expires, is_of_retiring));
+        }
+    }
+
+    /// The number of agents that may connect.
+    pub fn count(&self) -> usize {
+        let known = lock(&self.known);
+        known.values().filter(|serials| !serials.is_empty()).count()
+    }
+
+    /// The certificates that agents have shown since the start; revoked agents do not count.
+    fn valid_shown(&self) -> Vec<(Timestamp, bool)> {
+        let known = lock(&self.known);
+        let shown = lock(&self.shown);
+        let is_valid = |name: &String| known.get(name).is_some_and(|serials| !serials.is_empty());
+        let of_valid = shown.iter().filter(|(name, _)| is_valid(name));
+        of_valid.map(|(_, certificate)| *certificate).collect()
+    }
+
+    /// When the first certificate expires of those that agents have shown since the start.
+    pub fn earliest_expiry(&self) -> Option<Timestamp> {
+        let shown = self.valid_shown();
+        shown.into_iter().map(|(expires, _)| expires).min()
+    }
+
+    /// How many agents have last shown a certificate of an authority that is being replaced.
+    pub fn count_of_retiring(&self) -> usize {
+        let shown = self.valid_shown();
+        shown
+            .into_iter()
+            .filter(|(_, is_retiring)| *is_retiring)
+            .count()
     }
 
     /// Whether this certificate is invalid: its agent is revoked, has joined again since, or is unknown.

@@ -214,7 +214,7 @@ async fn answer(
     let joined = JoinResponse {
         name,
         certificate: signed.certificate,
-        authority: authority.certificate().into(),
+        authority: authority.trusted_certificates(),
         lasts: HumanDuration(lifetime),
         labels: Some(labels),
     };

@@ -55,6 +55,15 @@ pub struct HaltReport {
     pub remembered: bool,
 }
 
+/// How the last halt went.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct LastHalt {
+    /// The time until everything was observed gone or the wait was over, in seconds.
+    pub seconds: f64,
+    /// Whether everything was observed gone.
+    pub clean: bool,
+}
+
 /// What an agent did in a halt.
 #[derive(Debug, Clone)]
 pub struct HaltedAgent {
@@ -128,6 +137,11 @@ impl Service {
     /// The halt in force, if any.
     pub fn halted(&self) -> Option<ActiveHalt> {
         lock(&self.halted).clone()
+    }
+
+    /// How the last halt since the start went, if there was one.
+    pub fn last_halt(&self) -> Option<LastHalt> {
+        *lock(&self.last_halt)
     }
 
     /// The halts of teams that are in force, by team.
@@ -241,6 +255,10 @@ impl Service {
             key(other).total_cmp(&key(one))
         });
         let clean = unknown.is_empty() && agents.iter().all(HaltedAgent::is_clean);
+        *lock(&self.last_halt) = Some(LastHalt {
+            seconds: took_ms / 1000.0,
+            clean,
+        });
         let store = Arc::clone(&self.store);
         let remember = tokio::task::spawn_blocking(move || store.set(setting, &kept)).await;
         let remembered = matches!(&remember, Ok(Ok(())));

@@ -5,6 +5,7 @@
 //! store, which all runs share, may be used from any thread.
 
 mod approvals;
+mod cleaned;
 mod failpoint;
 mod halt;
 mod issued_injections;
@@ -28,8 +29,8 @@ mod schedules;
 mod teams;
 
 pub use approvals::ApprovalPlan;
+pub use halt::{ActiveHalt, HaltReport, LastHalt};
 pub use login::{DeviceLogin, LoggedIn, LoginDesk, LoginError};
-pub use halt::{ActiveHalt, HaltReport};
 pub use policy::{
     CeilingScope, FleetPolicy, FleetPolicyError, PolicyDecision, PolicyRequest, PolicyRule,
 };
@@ -52,7 +53,7 @@ use runs::ActiveRun;
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
 
 /// Parses an experiment's text and checks it against the faults that this program knows.
@@ -97,6 +98,14 @@ pub struct Service {
     /// Whether the controller ends: no run starts any more.
     ending: AtomicBool,
     outcomes: Mutex<BTreeMap<&'static str, u64>>,
+    /// The last halt, and how long it took until everything was observed gone.
+    last_halt: Mutex<Option<LastHalt>>,
+    /// How many due times of schedules passed without a run.
+    missed_times: AtomicU64,
+    /// Runs that ended not clean, and what is left of each.
+    unclean: Mutex<BTreeMap<String, cleaned::Unproved>>,
+    /// Changes when a run has ended not clean.
+    unclean_changed: tokio::sync::watch::Sender<u64>,
     /// What each run takes of the policy's ceilings, from its reservation of agents to its end.
     admitted: Mutex<BTreeMap<String, RunLoad>>,
     failpoint: WriteFailpoint,
@@ -148,7 +157,9 @@ impl Service {
                 BTreeMap::new()
             }
         };
-        halted_teams.keys().for_each(|team| parts.fleet.halt_team(team));
+        halted_teams
+            .keys()
+            .for_each(|team| parts.fleet.halt_team(team));
         if halted.is_some() {
             parts.fleet.halt();
         }
@@ -167,6 +178,10 @@ impl Service {
             login_desk: OnceLock::new(),
             ending: AtomicBool::new(false),
             outcomes: Mutex::default(),
+            last_halt: Mutex::default(),
+            missed_times: AtomicU64::new(0),
+            unclean: Mutex::default(),
+            unclean_changed: tokio::sync::watch::Sender::new(0),
             admitted: Mutex::default(),
             failpoint: WriteFailpoint::from_environment(),
             schedules: tokio::sync::watch::Sender::new(0),

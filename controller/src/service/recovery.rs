@@ -73,7 +73,7 @@ impl Service {
     }
 
     /// Reads a journal up to its end, or up to its first illegal event.
-    fn read(&self, id: &str) -> Result<ContinuedJournal, StoreError> {
+    pub(super) fn read(&self, id: &str) -> Result<ContinuedJournal, StoreError> {
         let mut journal = ContinuedJournal {
             id: id.to_owned(),
             run: Run::default(),
@@ -223,9 +223,9 @@ fn end_of(hello: &Hello, injection: &str, took: HumanDuration) -> EndedInjection
 }
 
 /// A journal that is continued after its writer died.
-struct ContinuedJournal {
+pub(super) struct ContinuedJournal {
     id: String,
-    run: Run,
+    pub(super) run: Run,
     last: Option<JournalEntry>,
     /// Whether every event is legal after those before it.
     is_legal: bool,

@@ -440,6 +440,7 @@ impl Service {
             std::thread::sleep(CLOSE_RETRY_DELAY);
         }
         self.audit_end(run, verdict.outcome);
+        self.remember_unclean(run, verdict);
         lock(&self.runs).remove(run);
         self.closed(run, verdict);
     }

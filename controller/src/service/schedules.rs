@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 /// A time that is overdue by more than this was missed.
@@ -109,6 +110,11 @@ impl Service {
             }
             all.extend(page);
         }
+    }
+
+    /// How many due times passed without a run since the start, because no controller was running.
+    pub fn missed_times(&self) -> u64 {
+        self.missed_times.load(Ordering::Relaxed)
     }
 
     /// All schedules, with their next `count` times after this one.
@@ -443,6 +449,10 @@ impl Service {
                 (due, "waits", json!({"why": "the last run is still active"}))
             }
         };
+        if matches!(action.call, ScheduleDecision::Missed(_)) {
+            self.missed_times
+                .fetch_add(action.times as u64, Ordering::Relaxed);
+        }
         let run = detail.get("run").and_then(Value::as_str).map(str::to_owned);
         let run = run.filter(|_| outcome == "started");
         let mut detail = detail;

@@ -27,6 +27,41 @@ pub enum StoreErrorKind {
     Bug,
 }
 
+impl StoreErrorKind {
+    /// Every kind of error, in the order of their declaration.
+    pub const ALL: [StoreErrorKind; 9] = [
+        StoreErrorKind::Full,
+        StoreErrorKind::Locked,
+        StoreErrorKind::Corrupt,
+        StoreErrorKind::Newer,
+        StoreErrorKind::NotThere,
+        StoreErrorKind::Conflict,
+        StoreErrorKind::Io,
+        StoreErrorKind::Ended,
+        StoreErrorKind::Bug,
+    ];
+
+    /// The word for it, as in metrics.
+    pub fn word(self) -> &'static str {
+        match self {
+            StoreErrorKind::Full => "full",
+            StoreErrorKind::Locked => "locked",
+            StoreErrorKind::Corrupt => "corrupt",
+            StoreErrorKind::Newer => "newer",
+            StoreErrorKind::NotThere => "not-there",
+            StoreErrorKind::Conflict => "conflict",
+            StoreErrorKind::Io => "io",
+            StoreErrorKind::Ended => "ended",
+            StoreErrorKind::Bug => "bug",
+        }
+    }
+
+    /// Whether the store failed; otherwise only the request was in vain.
+    pub fn is_failure(self) -> bool {
+        !matches!(self, StoreErrorKind::NotThere | StoreErrorKind::Conflict)
+    }
+}
+
 /// An error of a store. Everybody who waited for the same commit gets the same error.
 #[derive(Debug, Clone)]
 pub struct StoreError {

@@ -8,6 +8,7 @@ mod audit;
 mod error;
 mod export;
 mod records;
+mod run_notes;
 mod sqlite;
 mod stored_secrets;
 
@@ -167,7 +168,25 @@ pub trait Store: Send + Sync {
     /// The disk.
     fn open_runs(&self) -> Result<Vec<RunRecord>, StoreError>;
 
-    /// Deletes the earliest run of those closed before this time (to the second), with its journal. Returns its id; none if
+    /// Appends a note to a run, whether it is open or closed, and the note's hash to the audit log. The journal stays as it is.
+    ///
+    /// # Errors
+    /// [`StoreErrorKind::NotThere`]: there is no such run.
+    fn append_note(&self, run: &str, note: &RunNote) -> Result<RunNoteEntry, StoreError>;
+
+    /// A run's notes, oldest first.
+    ///
+    /// # Errors
+    /// [`StoreErrorKind::NotThere`]: there is no such run.
+    fn notes(&self, run: &str) -> Result<Vec<RunNoteEntry>, StoreError>;
+
+    /// The ids of runs that ended not clean and have no note that says that nothing is left, earliest first.
+    ///
+    /// # Errors
+    /// The disk.
+    fn unclean_runs(&self) -> Result<Vec<String>, StoreError>;
+
+    /// Deletes the earliest run of those closed before this time (to the second), with its journal and notes. Returns its id; none if
     /// there is no such run.
     ///
     /// # Errors
@@ -313,11 +332,14 @@ pub trait Store: Send + Sync {
     /// The disk.
     fn audited(&self, after: u64, limit: u32) -> Result<Vec<AuditEntry>, StoreError>;
 
-    /// Verifies the audit log. A head that the caller has kept elsewhere also reveals a log that was cut short or rewritten.
+    /// Verifies the audit log, and the notes of runs, whose hashes it has. A head that the caller has kept elsewhere also reveals a log that was cut short or rewritten.
     ///
     /// # Errors
     /// The disk.
     fn verify_audit(&self, known: Option<&AuditHead>) -> Result<ChainVerification, StoreError>;
+
+    /// The size of the store, and its failures since it was opened.
+    fn statistics(&self) -> StoreStatistics;
 
     /// Exports everything but the secrets that experiments write out, as of one moment, as lines of JSON.
     ///

@@ -6,8 +6,9 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::path::PathBuf;
 use std::str::FromStr;
 
 /// A SHA-256 hash. It is shown and sent as 64 lower-case hexadecimal digits.
@@ -208,6 +209,72 @@ pub struct RunRecord {
     pub events: u64,
     /// Whether the run has not started, because it waits for approval.
     pub waiting: bool,
+    /// If it ended not clean: when its agents had observed that nothing is left.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cleaned: Option<Timestamp>,
+}
+
+/// The kind of the note that nothing is left of a run that ended not clean.
+pub const CLEANED: &str = "cleaned";
+
+/// What is added to a run after its journal was sealed.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct RunNote {
+    /// When it was added.
+    pub at: Timestamp,
+    /// Who added it: the name of a token, or `controller`.
+    pub who: String,
+    /// What it is, e.g. [`CLEANED`].
+    pub kind: String,
+    /// Its content, by its kind.
+    pub body: Value,
+}
+
+/// A note, with its place in the run's chain of notes.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct RunNoteEntry {
+    /// Its number among the run's notes, from 1, without gaps.
+    pub number: u64,
+    /// The note itself, without its place.
+    #[serde(flatten)]
+    pub note: RunNote,
+    /// The hash of the run's note before; zeros for the first.
+    pub previous: Hash,
+    /// The hash of this note, which covers all before it.
+    pub hash: Hash,
+}
+
+/// A backup, apart from the store's tables.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Backup {
+    /// When it was made.
+    pub made: Timestamp,
+    /// Files that belong to the store, and their text, by name.
+    pub files: Vec<(String, String)>,
+}
+
+/// What was restored from a backup.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct RestoreSummary {
+    /// The number of runs.
+    pub runs: u64,
+    /// How many of them were open when the backup was made.
+    pub open_runs: u64,
+    /// The number of agents that may connect.
+    pub agents: u64,
+    /// The last entry in the audit log of the store that was replaced.
+    pub replaced_head: Option<AuditHead>,
+    /// Where the store that was replaced is kept.
+    pub kept: Option<PathBuf>,
+}
+
+/// The size of a store, and how often it failed.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct StoreStatistics {
+    /// The bytes of its files.
+    pub bytes: u64,
+    /// Failures since it was opened, by the word of their kind. What was asked for in vain does not count.
+    pub errors: BTreeMap<&'static str, u64>,
 }
 
 /// Selects runs. The default selects all.

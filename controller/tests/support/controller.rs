@@ -65,7 +65,8 @@ impl Controller {
         let authority = CertificateAuthority::open(&data.join("authority")).unwrap();
         let authority = Arc::new(authority);
         create_first_token(store.as_ref(), &authority, data).unwrap();
-        let token = std::fs::read_to_string(data.join(FIRST_TOKEN_FILE)).unwrap();
+        // None is made if the store has tokens already.
+        let token = std::fs::read_to_string(data.join(FIRST_TOKEN_FILE)).unwrap_or_default();
         let fleet = Arc::new(Fleet::new(HumanDuration::seconds(30)));
         let registry = AgentRegistry::load(Arc::clone(&store), &fleet).unwrap();
         let service = Service::new(ServiceConfig {
@@ -90,7 +91,7 @@ impl Controller {
         let address = listener.local_addr().unwrap();
         let server = Server {
             listener,
-            names: vec!["localhost".into()],
+            names: vec!["localhost".into(), "127.0.0.1".into()],
             authority: Arc::clone(&authority),
             service: Arc::clone(&service),
             registry: Arc::clone(&registry),
@@ -117,10 +118,29 @@ impl Controller {
         }
     }
 
-    /// Ends it, and waits until it has ended.
-    pub async fn stop(mut self) {
-        drop(self.end.take());
-        (&mut self.ended).await.unwrap();
+    /// Ends it, and waits until nothing of it uses the store any more.
+    pub async fn stop(self) {
+        let Controller {
+            authority,
+            service,
+            store,
+            registry,
+            end,
+            ended,
+            ..
+        } = self;
+        drop((authority, service, registry));
+        drop(end);
+        ended.await.unwrap();
+        let used = Arc::downgrade(&store);
+        drop(store);
+        let unused = async {
+            while used.strong_count() > 0 {
+                tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+            }
+        };
+        let limit = std::time::Duration::from_secs(30);
+        tokio::time::timeout(limit, unused).await.unwrap();
     }
 
     /// A TLS connection to its port, on which nothing was said.

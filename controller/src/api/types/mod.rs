@@ -27,6 +27,7 @@ pub use login::{
 pub use problem::{DocumentProblem, ProblemDetails};
 pub use run_plan::RunPlan;
 pub use runs::{
-    ApprovalInfo, ApprovedRun, RejectRequest, RunInfo, RunJournalEntry, StopRequest, StopResult,
+    ApprovalInfo, ApprovedRun, RejectRequest, RunInfo, RunJournalEntry, RunNoteInfo, StopRequest,
+    StopResult,
 };
 pub use tokens::{JoinTokenInfo, JoinTokenRequest, RevokedTokens, TokenInfo, TokenRequest};

@@ -39,6 +39,28 @@ pub struct RunInfo {
     pub verdict: Option<Value>,
     /// The number of events in the run's journal.
     pub events: u64,
+    /// If the run ended not clean: when its agents were back and had observed that nothing is left. The verdict stays as it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cleaned: Option<String>,
+}
+
+/// A note that was added to a run after its journal was sealed. The notes of a run form a chain of hashes.
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
+pub struct RunNoteInfo {
+    /// Its number among the run's notes, counted from 1.
+    pub number: u64,
+    /// When it was added.
+    pub at: String,
+    /// The name of the token that added it, or `controller`.
+    pub who: String,
+    /// What it is: `cleaned` says that nothing is left of a run that ended not clean.
+    pub kind: String,
+    /// Its content, which depends on the kind.
+    pub body: Value,
+    /// The hash of the run's note before, in hexadecimal digits.
+    pub previous: String,
+    /// The hash of this note, in hexadecimal digits.
+    pub hash: String,
 }
 
 /// An event of a run's journal, with its number.

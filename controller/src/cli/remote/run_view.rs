@@ -121,8 +121,15 @@ fn context(info: &RunInfo) -> String {
         Some(ended) => format!(" to {}", escape(&to_the_second(ended))),
         None => String::new(),
     };
+    let cleaned = match &info.cleaned {
+        Some(at) => format!(
+            "  cleaned at {}: its agents have observed that nothing is left\n",
+            escape(at)
+        ),
+        None => String::new(),
+    };
     format!(
-        "  {stored}{because} {}, from {}{ended}\n",
+        "{cleaned}  {stored}{because} {}, from {}{ended}\n",
         escape(&info.who),
         escape(&to_the_second(&info.started))
     )

@@ -289,10 +289,13 @@ pub(in crate::cli) fn runs(command: &RunsCommand) -> Result<u8, CommandFailure> 
         return Ok(0);
     }
     let row = |run: RunInfo| {
-        let outcome = run.outcome.unwrap_or_else(|| match run.state.as_str() {
+        let mut outcome = run.outcome.unwrap_or_else(|| match run.state.as_str() {
             "waiting-for-approval" => "waiting for approval".into(),
             _ => "open".into(),
         });
+        if let Some(at) = &run.cleaned {
+            outcome = format!("{outcome}, cleaned at {at}");
+        }
         [
             run.id,
             outcome,

@@ -103,5 +103,11 @@ pub(super) fn verify(
             break;
         }
     }
-    Ok(walk.end())
+    let mut verified = walk.end();
+    // A store that an older program wrote has no notes.
+    let has_notes = "SELECT 1 FROM sqlite_schema WHERE name = 'run_notes'";
+    if verified.broken.is_none() && one(connection, has_notes, [], |_| Ok(()))?.is_some() {
+        verified.broken = super::run_notes::verify(connection)?;
+    }
+    Ok(verified)
 }

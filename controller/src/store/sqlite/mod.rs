@@ -2,11 +2,13 @@
 
 mod approvals;
 mod audit;
+mod backup;
 mod codec;
 mod credentials;
 mod experiments;
 mod open;
 mod owners;
+mod run_notes;
 mod runs;
 mod schema;
 mod transfer;
@@ -16,9 +18,10 @@ use super::Store;
 use super::error::{StoreError, StoreErrorKind};
 use super::export::ImportError;
 use super::records::{
-    ApiTokenRecord, ApprovalRecord, AuditEntry, AuditHead, AuditRecord, ChainVerification,
+    ApiTokenRecord, ApprovalRecord, AuditEntry, AuditHead, AuditRecord, Backup, ChainVerification,
     EnrolledAgent, ExperimentRecord, ExperimentVersionRecord, Hash, JoinTokenRecord, NewRun,
-    NumberedEvent, OwnedKind, PutResult, RunEnd, RunFilter, RunRecord, WaitingRun,
+    NumberedEvent, OwnedKind, PutResult, RestoreSummary, RunEnd, RunFilter, RunNote, RunNoteEntry,
+    RunRecord, StoreStatistics, WaitingRun,
 };
 use super::stored_secrets::take_secrets;
 use backburn_experiments::journal::JournalEntry;
@@ -41,6 +44,7 @@ pub struct SqliteStore {
     // In the order in which they are dropped: the lock last.
     writer: WriterThread,
     readers: Mutex<Vec<Connection>>,
+    errors: Mutex<BTreeMap<&'static str, u64>>,
     folder: StoreFolder,
 }
 
@@ -61,6 +65,66 @@ impl SqliteStore {
     /// As [`open`](SqliteStore::open). [`StoreErrorKind::NotThere`]: there is no store.
     pub fn open_shared(path: &Path) -> Result<Self, StoreError> {
         Self::open_folder(StoreFolder::share(path)?, path)
+    }
+
+    /// Writes a backup of everything, as of one moment, to this file, which is empty. Writers do not wait meanwhile.
+    ///
+    /// # Errors
+    /// The disk. What is in the file then is no backup.
+    pub fn backup(&self, to: &Path, backup: &Backup) -> Result<(), StoreError> {
+        backup::write(&self.folder, to, backup)
+            .map_err(|error| self.failure("write the backup", error))
+    }
+
+    /// Reads when a backup was made, and its files.
+    ///
+    /// # Errors
+    /// [`StoreErrorKind::Corrupt`]: it is damaged, or is not a backup. And errors of the disk.
+    pub fn read_backup(file: &Path) -> Result<Backup, StoreError> {
+        backup::read(file)
+            .map_err(|error| error.while_doing(&format!("read the backup {}", file.display())))
+    }
+
+    /// Makes a store in this folder of a backup. A store that is there is kept beside it, and has the last word on tokens,
+    /// agents and settings: what was revoked since the backup stays revoked. With `revoke_all`, no token and no agent is valid.
+    ///
+    /// # Errors
+    /// [`StoreErrorKind::Locked`]: a controller uses the folder. And errors of the disk; the folder is as it was.
+    pub fn restore(
+        file: &Path,
+        folder: &Path,
+        now: Timestamp,
+        revoke_all: bool,
+    ) -> Result<RestoreSummary, StoreError> {
+        let replaced = match folder.join("store.db").is_file() {
+            true => Some(StoreFolder::lock(folder)?),
+            false => None,
+        };
+        let fresh = folder.with_file_name("store.restoring");
+        let remove = || match std::fs::remove_dir_all(&fresh) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(StoreError::new(
+                StoreErrorKind::Io,
+                format!("could not remove {}: {error}", fresh.display()),
+            )),
+            _ => Ok(()),
+        };
+        // An attempt that was interrupted may have left one.
+        remove()?;
+        let restored = backup::restore(file, &fresh, replaced.as_ref(), now, revoke_all);
+        let restored = restored.and_then(|summary| {
+            let kept = backup::swap(&fresh, folder, now)?;
+            Ok(RestoreSummary { kept, ..summary })
+        });
+        restored.map_err(|error| {
+            remove().ok();
+            let error = error.while_doing(&format!("restore {}", file.display()));
+            match error.kind {
+                StoreErrorKind::Corrupt if replaced.is_some() => error.hint(
+                    "if the store that is there is damaged, move it away, and say what is revoked with `--revoke-all` or `--nothing-revoked-since`",
+                ),
+                _ => error,
+            }
+        })
     }
 
     /// Verifies the audit log of the store in this folder, which nobody or a controller may be using, and writes nothing.
@@ -93,6 +157,7 @@ impl SqliteStore {
         Ok(SqliteStore {
             writer,
             readers: Mutex::default(),
+            errors: Mutex::default(),
             folder,
         })
     }
@@ -102,9 +167,17 @@ impl SqliteStore {
         what: &str,
         write: impl FnOnce(&Connection) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, StoreError> {
-        self.writer
-            .write(Atomicity::Savepoint, write)
-            .map_err(|error| error.while_doing(what))
+        let written = self.writer.write(Atomicity::Savepoint, write);
+        written.map_err(|error| self.failure(what, error))
+    }
+
+    /// Counts an error, and adds what was being done.
+    fn failure(&self, what: &str, error: StoreError) -> StoreError {
+        if error.kind.is_failure() {
+            let mut errors = self.errors.lock().unwrap_or_else(PoisonError::into_inner);
+            *errors.entry(error.kind.word()).or_default() += 1;
+        }
+        error.while_doing(what)
     }
 
     fn read<T>(
@@ -130,7 +203,7 @@ impl SqliteStore {
                 }
                 found
             });
-        found.map_err(|error| error.while_doing(what))
+        found.map_err(|error| self.failure(what, error))
     }
 }
 
@@ -234,7 +307,7 @@ impl Store for SqliteStore {
             .write(Atomicity::SingleStatement, move |connection| {
                 runs::append(connection, &run, &entry)
             })
-            .map_err(|error| error.while_doing("append to a run's journal"))
+            .map_err(|error| self.failure("append to a run's journal", error))
     }
 
     fn append_all(&self, run: &str, entries: &[JournalEntry]) -> Result<(), StoreError> {
@@ -277,6 +350,23 @@ impl Store for SqliteStore {
 
     fn open_runs(&self) -> Result<Vec<RunRecord>, StoreError> {
         self.read("list the open runs", runs::open_ones)
+    }
+
+    fn append_note(&self, run: &str, note: &RunNote) -> Result<RunNoteEntry, StoreError> {
+        let (run, note) = (run.to_owned(), note.clone());
+        self.write("add a note to a run", move |connection| {
+            run_notes::append(connection, &run, &note)
+        })
+    }
+
+    fn notes(&self, run: &str) -> Result<Vec<RunNoteEntry>, StoreError> {
+        self.read("read a run's notes", |connection| {
+            run_notes::of(connection, run)
+        })
+    }
+
+    fn unclean_runs(&self) -> Result<Vec<String>, StoreError> {
+        self.read("list the runs that are not clean", run_notes::unclean_runs)
     }
 
     fn forget_run(&self, before: Timestamp) -> Result<Option<String>, StoreError> {
@@ -441,6 +531,14 @@ impl Store for SqliteStore {
         self.read("verify the audit log", |connection| {
             audit::verify(connection, known)
         })
+    }
+
+    fn statistics(&self) -> StoreStatistics {
+        let errors = self.errors.lock().unwrap_or_else(PoisonError::into_inner);
+        StoreStatistics {
+            bytes: self.folder.bytes(),
+            errors: errors.clone(),
+        }
     }
 
     fn export(&self, to: &mut dyn Write) -> Result<(), StoreError> {

@@ -77,6 +77,31 @@ impl StoreFolder {
         self.lock.is_some()
     }
 
+    /// The bytes of the store's files.
+    pub(super) fn bytes(&self) -> u64 {
+        let log = self.file.with_extension("db-wal");
+        [&self.file, &log]
+            .into_iter()
+            .filter_map(|file| std::fs::metadata(file).ok())
+            .map(|metadata| metadata.len())
+            .sum()
+    }
+
+    /// The file of the database.
+    pub(super) fn file(&self) -> &Path {
+        &self.file
+    }
+
+    /// Makes the file of the database readable by its owner only.
+    pub(super) fn make_private(&self) -> io::Result<()> {
+        std::fs::set_permissions(&self.file, Permissions::from_mode(0o600))
+    }
+
+    /// Opens a connection that reads, and may write other databases: a backup is one.
+    pub(super) fn open_backup_reader(&self) -> Result<Connection, StoreError> {
+        self.connect(OpenFlags::SQLITE_OPEN_READ_ONLY)
+    }
+
     /// Opens a connection that may write. Each commit is synced.
     pub(super) fn open_writer(&self) -> Result<Connection, StoreError> {
         let connection = self.connect(OpenFlags::SQLITE_OPEN_READ_WRITE)?;

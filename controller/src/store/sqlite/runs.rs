@@ -25,7 +25,7 @@ fn not_open(connection: &Connection, run: &str) -> StoreError {
 }
 
 /// The number of a run in the order in which runs were opened.
-fn ordinal(connection: &Connection, run: &str) -> Result<i64, StoreError> {
+pub(super) fn ordinal(connection: &Connection, run: &str) -> Result<i64, StoreError> {
     let query = "SELECT number FROM runs WHERE id = ?1";
     one(connection, query, [run], |row| row.get(0))?.ok_or_else(|| unknown(run))
 }
@@ -124,7 +124,8 @@ pub(super) fn close(
 }
 
 const COLUMNS: &str = "SELECT *, COALESCE((SELECT MAX(number) FROM events WHERE run = runs.number), 0) \
-    AS events, EXISTS (SELECT 1 FROM approvals WHERE run = runs.id) AS waiting FROM runs";
+    AS events, EXISTS (SELECT 1 FROM approvals WHERE run = runs.id) AS waiting, \
+    (SELECT at FROM run_notes WHERE run = runs.number AND kind = 'cleaned' ORDER BY number LIMIT 1) AS cleaned FROM runs";
 
 fn read(row: &Row<'_>) -> rusqlite::Result<RunRecord> {
     let experiment = match row.get::<_, Option<String>>("experiment")? {
@@ -155,10 +156,12 @@ fn read(row: &Row<'_>) -> rusqlite::Result<RunRecord> {
         started: parsed(row, "started")?,
     };
     let events = row.get("events")?;
+    let cleaned = parsed_or_none(row, "cleaned")?;
     Ok(RunRecord {
         new,
         end,
         events,
+        cleaned,
         waiting: row.get("waiting")?,
     })
 }
@@ -222,6 +225,7 @@ pub(super) fn forget(
         return Ok(None);
     };
     change(connection, "DELETE FROM events WHERE run = ?1", [number])?;
+    change(connection, "DELETE FROM run_notes WHERE run = ?1", [number])?;
     change(connection, "DELETE FROM runs WHERE number = ?1", [number])?;
     let owners = "DELETE FROM owners WHERE what = 'run' AND id = ?1";
     change(connection, owners, [&id])?;

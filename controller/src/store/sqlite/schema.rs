@@ -16,6 +16,7 @@ const STEPS: &[&str] = &[
     include_str!("5.sql"),
     include_str!("6.sql"),
     include_str!("7.sql"),
+    include_str!("8.sql"),
 ];
 
 /// The version whose step separates secrets from documents.
@@ -54,6 +55,11 @@ pub(super) fn require_newest(connection: &Connection) -> Result<(), StoreError> 
         )
         .hint("use the program that the controller runs, or stop the controller first")),
     }
+}
+
+/// Marks a database as a store of Backburn.
+pub(super) fn mark(connection: &Connection) -> Result<(), StoreError> {
+    Ok(connection.pragma_update(None, "application_id", APPLICATION)?)
 }
 
 /// Runs the steps that the store does not have yet, each in a transaction of its own. `finish` is called with each version in its transaction.

@@ -131,6 +131,23 @@ const TABLES: &[ExportTable] = &[
         insert: "INSERT INTO events (run, number, entry) VALUES ((SELECT number FROM runs WHERE id = ?1), ?2, ?3)",
     },
     ExportTable {
+        kind: "run-note",
+        columns: &[
+            ("run", Column::Text, false),
+            ("number", Column::Number, false),
+            ("at", Column::Time, false),
+            ("who", Column::Text, false),
+            ("type", Column::Text, false),
+            ("body", Column::Json(json::<serde_json::Value>), false),
+            ("previous", Column::Hash, false),
+            ("hash", Column::Hash, false),
+        ],
+        select: "SELECT runs.id AS run, run_notes.number, at, run_notes.who, kind, body, previous, hash \
+            FROM run_notes JOIN runs ON runs.number = run_notes.run ORDER BY runs.number, run_notes.number",
+        insert: "INSERT INTO run_notes (run, number, at, who, kind, body, previous, hash) \
+            VALUES ((SELECT number FROM runs WHERE id = ?1), ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
+    },
+    ExportTable {
         kind: "agent",
         columns: &[
             ("name", Column::Text, false),
