@@ -84,6 +84,9 @@ pub struct PolicyRule {
     /// The names of the tokens that may target these agents. Left out: every token whose role allows it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub who: Option<Vec<String>>,
+    /// The teams whose tokens may target these agents. Tokens that are not limited to teams may, too. Left out: all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub teams: Option<Vec<String>>,
     /// The faults that may be injected there. A `*` at the end matches anything. Left out: all.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub faults: Option<Vec<String>>,
@@ -374,6 +377,15 @@ impl PolicyRule {
             return refused(
                 format!("token `{}` may not target these agents", run.who),
                 format!("allowed are the tokens: {}", allowed.join(", ")),
+            );
+        }
+        if let Some(allowed) = &self.teams
+            && !run.teams.is_empty()
+            && !allowed.iter().any(|team| run.teams.contains(team))
+        {
+            return refused(
+                format!("token `{}` may not target these agents", run.who),
+                format!("allowed are the teams: {}", allowed.join(", ")),
             );
         }
         for (_, action, fault) in request.experiment.faults() {
