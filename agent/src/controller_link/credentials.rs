@@ -2,7 +2,7 @@
 //! key's certificate.
 
 use super::deadline::ConnectError;
-use super::route::Route;
+use super::proxy::Route;
 use crate::host::{Host, HostError};
 use crate::ledger::trusted_files;
 use backburn_experiments::{HumanDuration, json};

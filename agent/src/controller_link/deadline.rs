@@ -1,4 +1,4 @@
-//! Waiting with a limit that a signal ends at once, and why there is no connection.
+//! Waiting for a socket with a deadline, cancelled at once when this process is asked to end.
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;

@@ -2,7 +2,7 @@
 
 use super::credentials::{Credentials, fingerprints_of_pem, now};
 use super::deadline::ConnectError;
-use super::route::Route;
+use super::proxy::Route;
 use super::tls_connect::TlsConnection;
 use super::verify::{config_from_credentials, config_from_token};
 use crate::host::{Host, HostError};

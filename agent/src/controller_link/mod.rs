@@ -7,7 +7,6 @@ mod deadline;
 pub mod join;
 mod proxy;
 mod relay;
-mod route;
 mod tls_connect;
 pub mod verify;
 

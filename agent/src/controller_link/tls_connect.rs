@@ -1,7 +1,7 @@
 //! Connecting to a controller over TLS, with a deadline, and cancelled at once when this process is asked to end.
 
 use super::deadline::{ConnectError, Deadline};
-use super::route::Route;
+use super::proxy::Route;
 use super::verify::explain;
 use backburn_experiments::join::host_and_port;
 use rustix::event::PollFlags;
