@@ -8,6 +8,7 @@ pub mod connection_slots;
 pub mod files;
 pub mod fleet;
 pub mod listener;
+pub mod oidc;
 pub mod pki;
 pub mod providers;
 pub mod request_id;

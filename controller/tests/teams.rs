@@ -32,7 +32,10 @@ struct World {
 
 /// Three agents with `role=web`: one of each team, and one of none.
 async fn world() -> World {
-    let controller = TestController::new();
+    world_with(TestController::new()).await
+}
+
+async fn world_with(controller: TestController) -> World {
     for (name, labels) in [
         ("pay-1", &[("role", "web"), ("team", "payments")][..]),
         ("shop-1", &[("role", "web"), ("team", "shop")][..]),
@@ -386,6 +389,29 @@ async fn halt_of_a_team_ends_its_runs_and_no_others() {
             .await,
         200
     );
+}
+
+#[tokio::test]
+async fn policy_rule_of_teams_keeps_others_out() {
+    let policy =
+        json!({"rules": [{"name": "web", "labels": {"role": "web"}, "teams": ["payments"]}]});
+    let world = world_with(TestController::with_policy(policy)).await;
+    let inline = json!({"experiment": experiment().to_string()});
+    for (token, expected) in [
+        (&world.payments, 200),
+        (&world.admin, 200),
+        (&world.shop, 403),
+    ] {
+        let body = Some(inline.clone());
+        let (status, plan) = world.ask("POST", "/api/v1/plans", token, body).await;
+        assert_eq!(status, expected, "{plan}");
+        if expected == 403 {
+            assert!(
+                plan["hint"].as_str().unwrap().contains("teams: payments"),
+                "{plan}"
+            );
+        }
+    }
 }
 
 #[tokio::test]

@@ -1,11 +1,11 @@
 //! Where probes may connect to. Link-local addresses are refused unless a policy names them: cloud machines find their own credentials
 //! there, and so would whoever can write an experiment.
 
+use core::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 use std::borrow::Cow;
 use std::fmt;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::str::FromStr;
 
 /// The networks that no probe asks by default: link-local addresses (RFC 3927, RFC 4291), and what clouds serve metadata at besides.

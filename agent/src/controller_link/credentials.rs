@@ -1,7 +1,8 @@
 //! What an agent keeps after it has joined a controller: one file that only its user can read, so that a key is never combined with another
 //! key's certificate.
 
-use super::tls_connect::{ConnectError, Route};
+use super::deadline::ConnectError;
+use super::proxy::Route;
 use crate::host::{Host, HostError};
 use crate::ledger::trusted_files;
 use backburn_experiments::{HumanDuration, json};

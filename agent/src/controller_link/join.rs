@@ -1,7 +1,9 @@
 //! Joining a controller and renewing the certificate. The key is created on this host and never leaves it.
 
 use super::credentials::{Credentials, fingerprints_of_pem, now};
-use super::tls_connect::{ConnectError, Route, TlsConnection};
+use super::deadline::ConnectError;
+use super::proxy::Route;
+use super::tls_connect::TlsConnection;
 use super::verify::{config_from_credentials, config_from_token};
 use crate::host::{Host, HostError};
 use backburn_experiments::join::{

@@ -3,6 +3,7 @@
 //! host.
 
 mod credentials;
+mod deadline;
 pub mod join;
 mod proxy;
 mod relay;
@@ -10,8 +11,8 @@ mod tls_connect;
 pub mod verify;
 
 pub use credentials::{Credentials, CredentialsError};
-pub use proxy::Proxy;
-pub use tls_connect::ConnectError;
+pub use deadline::ConnectError;
+pub use proxy::HttpProxy;
 
 use crate::engine::revert_matching;
 use crate::exit_code;
@@ -19,6 +20,7 @@ use crate::host::{Host, HostRole, Invocation};
 use crate::ledger::Ledger;
 use backburn_experiments::join::LINK_PROTOCOL;
 use backburn_experiments::wire::{Cause, EndedInjection, UnrevertedInjection};
+use deadline::timespec;
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use relay::{RelayEnd, relay, take_signal};
@@ -28,7 +30,7 @@ use std::io;
 use std::os::fd::{AsFd as _, BorrowedFd};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
-use tls_connect::{TlsConnection, timespec};
+use tls_connect::TlsConnection;
 
 /// The longest delays before reconnecting; the last applies to all further attempts. Each delay is random, up to that length ("full
 /// jitter"), so that 10,000 agents that lose their controller at once come back spread over four seconds.

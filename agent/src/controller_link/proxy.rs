@@ -1,7 +1,7 @@
 //! The HTTP proxy through which an agent connects to its controller (CONNECT, RFC 9110, 9.3.6). The proxy sees the controller's name and encrypted
 //! bytes: TLS is between agent and controller.
 
-use super::tls_connect::{ConnectError, Deadline};
+use super::deadline::{ConnectError, Deadline};
 use backburn_experiments::join::host_and_port;
 use rustix::event::PollFlags;
 use std::io::{self, Read as _, Write as _};
@@ -14,7 +14,7 @@ const MAX_HEAD_BYTES: usize = 16 << 10;
 
 /// An HTTP proxy.
 #[derive(Clone, PartialEq, Eq)]
-pub struct Proxy {
+pub struct HttpProxy {
     /// The host name or address.
     pub host: String,
     /// The port.
@@ -23,13 +23,13 @@ pub struct Proxy {
     authorization: Option<String>,
 }
 
-impl std::fmt::Debug for Proxy {
+impl std::fmt::Debug for HttpProxy {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Proxy({self})")
+        write!(f, "HttpProxy({self})")
     }
 }
 
-impl std::fmt::Display for Proxy {
+impl std::fmt::Display for HttpProxy {
     /// Without the credentials.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self.host.contains(':') {
@@ -39,7 +39,7 @@ impl std::fmt::Display for Proxy {
     }
 }
 
-impl std::str::FromStr for Proxy {
+impl std::str::FromStr for HttpProxy {
     type Err = String;
 
     /// `http://[USER:PASSWORD@]HOST[:PORT]`, or without `http://`.
@@ -80,7 +80,7 @@ impl std::str::FromStr for Proxy {
             })
             .transpose()?
             .map(|credentials| base64(&credentials));
-        Ok(Proxy {
+        Ok(HttpProxy {
             host: host.to_owned(),
             port: if has_port { port } else { DEFAULT_PROXY_PORT },
             authorization,
@@ -97,7 +97,7 @@ pub fn proxy_for(
     controller: &str,
     given: Option<&str>,
     environment: impl Fn(&str) -> Option<String>,
-) -> Result<Option<Proxy>, String> {
+) -> Result<Option<HttpProxy>, String> {
     if let Some(given) = given {
         return given.parse().map(Some);
     }
@@ -116,6 +116,36 @@ pub fn proxy_for(
     {
         true => Ok(None),
         false => proxy.trim().parse().map(Some),
+    }
+}
+
+/// How a controller is reached.
+#[derive(Debug, Clone)]
+pub struct Route {
+    /// The controller, as `HOST[:PORT]`.
+    pub controller: String,
+    /// The proxy in between.
+    pub proxy: Option<HttpProxy>,
+}
+
+impl Route {
+    /// The route to this controller, over the proxy that is given or that the environment names.
+    ///
+    /// # Errors
+    /// The proxy is not named as it should be.
+    pub fn new(controller: &str, proxy: Option<&str>) -> Result<Self, ConnectError> {
+        match proxy_for(controller, proxy, |name| std::env::var(name).ok()) {
+            Ok(proxy) => Ok(Route {
+                controller: controller.to_owned(),
+                proxy,
+            }),
+            Err(what) => {
+                let (what, hint) = what
+                    .split_once("\nhint: ")
+                    .unwrap_or((&what, "see `--proxy`"));
+                Err(ConnectError::new(what, hint))
+            }
+        }
     }
 }
 
@@ -161,7 +191,7 @@ fn is_in(address: IpAddr, network: IpAddr, length: u32) -> bool {
     differing.checked_shr(bits - length.min(bits)).unwrap_or(0) == 0
 }
 
-impl Proxy {
+impl HttpProxy {
     /// Asks the proxy, to which the socket is connected, for a connection to this host and port.
     ///
     /// # Errors
@@ -291,10 +321,14 @@ mod tests {
                 "proxy.example:3128",
             ),
         ] {
-            assert_eq!(text.parse::<Proxy>().unwrap().to_string(), shown, "{text}");
+            assert_eq!(
+                text.parse::<HttpProxy>().unwrap().to_string(),
+                shown,
+                "{text}"
+            );
         }
         let secret = "http://user:p%40ss@proxy.example:3128"
-            .parse::<Proxy>()
+            .parse::<HttpProxy>()
             .unwrap();
         assert_eq!(secret.authorization.as_deref(), Some("dXNlcjpwQHNz"));
         assert!(!format!("{secret:?}").contains("dXNl"));
@@ -305,7 +339,7 @@ mod tests {
             "http://u:secret@p:port",
             "http://a b",
         ] {
-            let why = bad.parse::<Proxy>().unwrap_err();
+            let why = bad.parse::<HttpProxy>().unwrap_err();
             assert!(
                 why.contains("hint:") && !why.contains("secret"),
                 "{bad}: {why}"
@@ -375,7 +409,7 @@ mod tests {
         });
         let stream = TcpStream::connect(address).unwrap();
         stream.set_nonblocking(true).unwrap();
-        let proxy: Proxy = format!("http://u:p@{address}").parse().unwrap();
+        let proxy: HttpProxy = format!("http://u:p@{address}").parse().unwrap();
         let deadline = Deadline {
             until: Instant::now() + Duration::from_secs(30),
             cancelled: None,

@@ -7,7 +7,8 @@
 
 use super::ConnectorConfig;
 use super::credentials::Credentials;
-use super::tls_connect::{ConnectError, TlsConnection, timespec};
+use super::deadline::{ConnectError, timespec};
+use super::tls_connect::TlsConnection;
 use crate::host::{Host, Invocation};
 use crate::hung_agent::{
     AgentExit, CHECK_INTERVAL, HungAgentOutcome, ShutdownMonitor, end_hung_agent, wait_for_exit,

@@ -1,16 +1,17 @@
 //! Connecting to a controller over TLS, with a deadline, and cancelled at once when this process is asked to end.
 
-use super::proxy::{Proxy, proxy_for};
+use super::deadline::{ConnectError, Deadline};
+use super::proxy::Route;
 use super::verify::explain;
 use backburn_experiments::join::host_and_port;
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::event::PollFlags;
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, connect, socket_with, sockopt};
 use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, ClientConnection};
 use std::io::{self, Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream, ToSocketAddrs as _};
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -19,109 +20,6 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long sent data may stay unacknowledged before the kernel ends the connection, because the controller has vanished or does not
 /// read.
 const UNACKNOWLEDGED_TIMEOUT: Duration = Duration::from_secs(30);
-
-/// Why there is no connection.
-#[derive(Debug, thiserror::Error)]
-pub enum ConnectError {
-    /// This process was asked to end.
-    #[error("cancelled by a signal")]
-    Cancelled,
-    /// The connection could not be made, or broke.
-    #[error("{what}\nhint: {hint}")]
-    Failed {
-        /// Where it failed, and why.
-        what: String,
-        /// What to do about it.
-        hint: String,
-    },
-}
-
-impl ConnectError {
-    pub(super) fn new(what: impl Into<String>, hint: impl Into<String>) -> Self {
-        ConnectError::Failed {
-            what: what.into(),
-            hint: hint.into(),
-        }
-    }
-}
-
-/// A limit for waiting.
-#[derive(Debug, Clone, Copy)]
-pub struct Deadline<'a> {
-    /// When waiting ends at the latest.
-    pub until: Instant,
-    /// A descriptor that is readable when this process is asked to end.
-    pub cancelled: Option<BorrowedFd<'a>>,
-}
-
-impl Deadline<'_> {
-    /// Waits until a descriptor is ready. Returns whether that happened in time.
-    pub(super) fn wait_ready(
-        &self,
-        fd: impl AsFd,
-        wanted: PollFlags,
-    ) -> Result<bool, ConnectError> {
-        let fd = fd.as_fd();
-        let mut fds = vec![PollFd::from_borrowed_fd(fd, wanted)];
-        fds.extend(
-            self.cancelled
-                .map(|cancelled| PollFd::from_borrowed_fd(cancelled, PollFlags::IN)),
-        );
-        loop {
-            let left = timespec(self.until.saturating_duration_since(Instant::now()));
-            match poll(&mut fds, Some(&left)) {
-                Ok(0) => return Ok(false),
-                Ok(_)
-                    if fds
-                        .get(1)
-                        .is_some_and(|cancelled| !cancelled.revents().is_empty()) =>
-                {
-                    return Err(ConnectError::Cancelled);
-                }
-                Ok(_) => return Ok(true),
-                Err(Errno::INTR) => {}
-                Err(error) => return Err(ConnectError::new(error.to_string(), "try again")),
-            }
-        }
-    }
-}
-
-pub(super) fn timespec(length: Duration) -> Timespec {
-    Timespec {
-        tv_sec: i64::try_from(length.as_secs()).unwrap_or(i64::MAX),
-        tv_nsec: length.subsec_nanos().into(),
-    }
-}
-
-/// How a controller is reached.
-#[derive(Debug, Clone)]
-pub struct Route {
-    /// The controller, as `HOST[:PORT]`.
-    pub controller: String,
-    /// The proxy in between.
-    pub proxy: Option<Proxy>,
-}
-
-impl Route {
-    /// The route to this controller, over the proxy that is given or that the environment names.
-    ///
-    /// # Errors
-    /// The proxy is not named as it should be.
-    pub fn new(controller: &str, proxy: Option<&str>) -> Result<Self, ConnectError> {
-        match proxy_for(controller, proxy, |name| std::env::var(name).ok()) {
-            Ok(proxy) => Ok(Route {
-                controller: controller.to_owned(),
-                proxy,
-            }),
-            Err(what) => {
-                let (what, hint) = what
-                    .split_once("\nhint: ")
-                    .unwrap_or((&what, "see `--proxy`"));
-                Err(ConnectError::new(what, hint))
-            }
-        }
-    }
-}
 
 /// A TLS connection to a controller, over a socket that never blocks.
 #[derive(Debug)]

@@ -11,6 +11,7 @@ mod faults;
 mod halt;
 mod health;
 mod inline_experiments;
+mod login;
 mod metrics;
 mod openapi;
 mod pagination;
@@ -203,6 +204,11 @@ fn described() -> (Router<Api>, utoipa::openapi::OpenApi) {
         .routes(routes!(tokens::list, tokens::make))
         .routes(routes!(tokens::revoke))
         .routes(routes!(tokens::revoke_person))
+        .routes(routes!(login::device))
+        .routes(routes!(login::device_result))
+        .routes(routes!(login::page))
+        .routes(routes!(login::code))
+        .routes(routes!(login::log_out))
         .split_for_parts()
 }
 

@@ -3,11 +3,12 @@
 use super::backup::{self, RestoreOptions};
 use super::{CommandFailure, print, print_stderr};
 use backburn::fleet::Fleet;
+use backburn::oidc::{IdentityProvider, OidcConfig};
 use backburn::pki::agent_registry::AgentRegistry;
 use backburn::pki::ca::{AGENT_CERTIFICATE_LIFETIME, CertificateAuthority};
 use backburn::pki::tokens::{FIRST_TOKEN_FILE, break_glass, create_first_token};
 use backburn::server::Server;
-use backburn::service::{FleetPolicy, Service, ServiceConfig};
+use backburn::service::{FleetPolicy, LoginDesk, Service, ServiceConfig};
 use backburn::store::{AuditRecord, Hash, SqliteStore, Store, StoreError, missing_secrets};
 use backburn_agent::LogFormat;
 use backburn_experiments::HumanDuration;
@@ -93,6 +94,9 @@ struct DaemonOptions {
     /// How long a run waits for approval before it ends as not started
     #[arg(long, value_name = "DURATION", env = "BACKBURN_APPROVAL_EXPIRES", default_value = "24h", value_parser = approval_expires)]
     approval_expires: HumanDuration,
+    /// File that sets up log-ins with an identity provider (OpenID Connect)
+    #[arg(long, value_name = "FILE", env = "BACKBURN_OIDC")]
+    oidc: Option<PathBuf>,
     /// OpenTelemetry collector to send traces of runs to (OTLP over HTTP), e.g. http://127.0.0.1:4318
     #[arg(long, value_name = "URL", env = "OTEL_EXPORTER_OTLP_ENDPOINT")]
     traces: Option<String>,
@@ -339,6 +343,11 @@ fn serve(command: &DaemonOptions) -> Result<u8, CommandFailure> {
         collector: command.traces.clone(),
     })
     .map_err(|error| failed(&error))?;
+    if let Some(path) = &command.oidc {
+        let config = OidcConfig::load(path).map_err(|error| failed(&error))?;
+        let provider = IdentityProvider::new(config).map_err(CommandFailure::invalid)?;
+        service.set_login_desk(LoginDesk::new(provider));
+    }
     service
         .check_policy_tokens()
         .map_err(|error| failed(&error))?;

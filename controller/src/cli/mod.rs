@@ -108,6 +108,10 @@ enum CliCommand {
     Agents(remote::agents::AgentsCommand),
     /// Make a token with which one agent can join the fleet, once
     JoinToken(remote::tokens::JoinTokenCommand),
+    /// Log in with the controller's identity provider, and keep the token on this host for a few hours
+    Login(remote::login::LoginCommand),
+    /// End a log-in
+    Logout(remote::login::LogoutCommand),
     /// List, make or revoke the tokens of people and jobs
     Tokens(remote::tokens::TokensCommand),
     /// Print or verify the audit log: who did what
@@ -233,6 +237,8 @@ pub(crate) fn main(words: Vec<OsString>) -> ExitCode {
         CliCommand::Runs(command) if command.is_for_host() => history::runs(&command),
         CliCommand::Runs(command) => remote::runs::runs(&command),
         CliCommand::Stop(command) => remote::runs::stop(&command),
+        CliCommand::Login(command) => remote::login::login(&command),
+        CliCommand::Logout(command) => remote::login::logout(&command),
         CliCommand::Halt(command) => remote::halt::halt(&command),
         CliCommand::Resume(command) => remote::halt::resume(&command),
         CliCommand::Approvals(command) => remote::approvals::approvals(&command),

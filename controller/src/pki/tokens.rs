@@ -25,6 +25,16 @@ pub fn create_token<K: TokenKind>(authority: &CertificateAuthority) -> Result<To
     Ok(Token::new(id, secret, authority.fingerprint()))
 }
 
+/// An id that nobody can guess: 128 random bits in hexadecimal digits.
+///
+/// # Errors
+/// The system has no random numbers.
+pub fn random_id() -> Result<String, CaError> {
+    let mut id = [0; 16];
+    random(&mut id)?;
+    Ok(hexadecimal(&id))
+}
+
 /// The hash of a token's secret, which the store keeps in its place.
 pub fn secret_hash(secret: &str) -> Hash {
     Hash::of(secret.as_bytes())

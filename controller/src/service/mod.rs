@@ -10,6 +10,7 @@ mod failpoint;
 mod halt;
 mod issued_injections;
 mod local_program_policy;
+mod login;
 mod membership;
 mod otlp;
 mod policy;
@@ -29,6 +30,7 @@ mod teams;
 
 pub use approvals::ApprovalPlan;
 pub use halt::{ActiveHalt, HaltReport, LastHalt};
+pub use login::{DeviceLogin, LoggedIn, LoginDesk, LoginError};
 pub use policy::{
     CeilingScope, FleetPolicy, FleetPolicyError, PolicyDecision, PolicyRequest, PolicyRule,
 };
@@ -52,7 +54,7 @@ use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
 
 /// Parses an experiment's text and checks it against the faults that this program knows.
 pub type ParseExperiment =
@@ -92,6 +94,7 @@ pub struct Service {
     halted: Mutex<Option<ActiveHalt>>,
     /// The halts of teams in force, by team.
     halted_teams: Mutex<BTreeMap<String, ActiveHalt>>,
+    login_desk: OnceLock<LoginDesk>,
     /// Whether the controller ends: no run starts any more.
     ending: AtomicBool,
     outcomes: Mutex<BTreeMap<&'static str, u64>>,
@@ -172,6 +175,7 @@ impl Service {
             runs: Mutex::default(),
             halted: Mutex::new(halted),
             halted_teams: Mutex::new(halted_teams),
+            login_desk: OnceLock::new(),
             ending: AtomicBool::new(false),
             outcomes: Mutex::default(),
             last_halt: Mutex::default(),

@@ -57,7 +57,7 @@ pub struct FleetPolicy {
 pub enum ProgramPermission {
     /// All of them, or none.
     All(bool),
-    /// Only these.
+    /// Only the programs of this list.
     Only(Vec<AllowedProgram>),
 }
 
@@ -84,6 +84,9 @@ pub struct PolicyRule {
     /// The names of the tokens that may target these agents. Left out: every token whose role allows it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub who: Option<Vec<String>>,
+    /// The teams whose tokens may target these agents. Tokens that are not limited to teams may, too. Left out: all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub teams: Option<Vec<String>>,
     /// The faults that may be injected there. A `*` at the end matches anything. Left out: all.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub faults: Option<Vec<String>>,
@@ -94,8 +97,12 @@ pub struct PolicyRule {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_agents: Option<u32>,
     /// The most of these agents that all open runs together may target at a time, in percent of the connected agents that the rule applies to, rounded down.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(range(min = 0, max = 100))]
+    #[serde(
+        default,
+        skip_serializing_if = "Option::is_none",
+        deserialize_with = "backburn_experiments::percent::optional"
+    )]
+    #[schemars(with = "Option<backburn_experiments::percent::Percent>")]
     pub max_percent: Option<f64>,
     /// The most faults that may act on these agents at a time. A run counts with every injection of its method on these agents, but with no more than the `concurrent-faults` of its `blast-radius`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -235,7 +242,14 @@ impl FleetPolicy {
             }
         }
         for (index, rule) in policy.rules.iter().enumerate() {
-            let found = rule.quiet().err().unwrap_or_default();
+            let mut found = rule.quiet().err().unwrap_or_default();
+            if let Some(percent) = rule
+                .max_percent
+                .filter(|percent| !(0.0..=100.0).contains(percent))
+            {
+                let what = format!("expected a percentage from 0 to 100, got `{percent}`");
+                found.push(Problem::new("$.max-percent", what));
+            }
             problems.extend(found.into_iter().map(|mut problem| {
                 problem.at = format!("$.rules[{index}]{}", problem.at.trim_start_matches('$'));
                 problem
@@ -363,6 +377,15 @@ impl PolicyRule {
             return refused(
                 format!("token `{}` may not target these agents", run.who),
                 format!("allowed are the tokens: {}", allowed.join(", ")),
+            );
+        }
+        if let Some(allowed) = &self.teams
+            && !run.teams.is_empty()
+            && !allowed.iter().any(|team| run.teams.contains(team))
+        {
+            return refused(
+                format!("token `{}` may not target these agents", run.who),
+                format!("allowed are the teams: {}", allowed.join(", ")),
             );
         }
         for (_, action, fault) in request.experiment.faults() {

@@ -1,6 +1,7 @@
 //! What a run takes of the ceilings in the policy.
 
 use super::RunSpec;
+use crate::fleet::TeamSet;
 use crate::runner;
 use backburn_experiments::check::Experiment;
 use std::collections::BTreeMap;
@@ -14,6 +15,8 @@ pub struct RunLoad {
     pub who: String,
     /// The person to whom the token belongs.
     pub person: String,
+    /// The teams that the token is limited to; none means all.
+    pub teams: TeamSet,
     /// The agents that it targets, with their labels.
     pub agents: BTreeMap<String, BTreeMap<String, String>>,
     /// The most faults that it may have on each agent.
@@ -46,6 +49,7 @@ impl RunLoad {
             run: run.to_owned(),
             who: spec.who.clone(),
             person: spec.person.clone(),
+            teams: spec.teams.clone(),
             faults: faults.collect(),
             agents: agents.clone(),
             concurrent_faults: (experiment.document.blast_radius.as_ref())

@@ -35,7 +35,7 @@ async fn ceilings_count_all_open_runs() {
     for (ceiling, of) in [
         (json!({"max-runs": 1}), "at most 1 run is allowed"),
         (json!({"max-agents": 1}), "at most 1 are allowed"),
-        (json!({"max-percent": 34}), "at most 1 are allowed"),
+        (json!({"max-percent": "34%"}), "at most 1 are allowed"),
         (json!({"max-faults": 1}), "at most 1 are allowed"),
     ] {
         let (world, run) = with_open_run(rule(ceiling.clone())).await;
@@ -176,6 +176,7 @@ async fn policy_that_is_wrong_is_not_loaded_again() {
     not_started(world.start("rest", "ada"));
     for wrong in [
         json!({"rules": [{"name": "n", "max-agents": "many"}]}),
+        json!({"rules": [{"name": "n", "max-percent": "120%"}]}),
         json!({"rules": [{"name": "n", "faults": ["process-pauze"]}]}),
         json!({"rules": [{"name": "n", "quiet": [{"hours": "25:00-26:00"}]}]}),
     ] {
@@ -183,7 +184,7 @@ async fn policy_that_is_wrong_is_not_loaded_again() {
         assert!(why.contains("$.rules[0]"), "{why}");
         not_started(world.start("rest", "ada"));
     }
-    assert_eq!(world.audit("load-policy").len(), 3);
+    assert_eq!(world.audit("load-policy").len(), 4);
     assert!(
         world
             .audit("load-policy")
@@ -195,7 +196,7 @@ async fn policy_that_is_wrong_is_not_loaded_again() {
         .set_policy(&rule(json!({"who": ["ada", "nobody"]})))
         .unwrap();
     assert_eq!(changes, ["rule `ceiling`: `who` changed"]);
-    let entry = &world.audit("load-policy")[3];
+    let entry = &world.audit("load-policy")[4];
     assert_eq!(entry.record.outcome, "done");
     assert_eq!(entry.record.detail["changes"], json!(changes));
     assert_eq!(entry.record.detail["unknown-tokens"], json!(["nobody"]));

@@ -1,6 +1,7 @@
 //! The controller's service over agents that are tasks: who may run what, when, on whose behalf and beside whom.
 #![allow(clippy::unwrap_used)] // A test ends by panicking.
 
+mod api;
 mod approvals;
 mod ceilings;
 mod schedules;

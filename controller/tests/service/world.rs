@@ -150,7 +150,7 @@ impl World {
 
     /// A request for a run of a stored experiment.
     pub fn spec(&self, name: &str, who: &str) -> RunSpec {
-        let kept = blocking(|| self.store().experiment(name, None)).unwrap();
+        let kept = blocking(|| self.store().experiment_with_secrets(name, None)).unwrap();
         let who = actor(who);
         RunSpec {
             teams: Default::default(),

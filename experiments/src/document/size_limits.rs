@@ -32,13 +32,13 @@ pub const MAX_HYPOTHESIS_PROBES: usize = 200;
 /// Most steps of the method, and most of the rollbacks.
 pub const MAX_STEPS: usize = 1_000;
 
-/// Most targets.
+/// Most targets of a document.
 pub const MAX_TARGETS: usize = 200;
 
 /// Most labels of a target.
 pub const MAX_LABELS: usize = 100;
 
-/// Most abort rules.
+/// Most abort rules of a document.
 pub const MAX_ABORT_RULES: usize = 200;
 
 /// Most probes within each other as tolerances.
@@ -50,7 +50,7 @@ pub const MAX_BLACKOUTS: usize = 1_000;
 /// A limit on the size of a document, for the reference.
 #[derive(Debug, Clone, Copy)]
 pub struct SizeLimit {
-    /// What is limited.
+    /// The thing of which there is a largest number.
     pub what: &'static str,
     /// The largest number that is allowed.
     pub most: usize,

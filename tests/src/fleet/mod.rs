@@ -198,6 +198,15 @@ impl Fleet {
         controller.wait().expect("it ends");
     }
 
+    /// Sends the controller a signal.
+    ///
+    /// # Panics
+    /// It is not there.
+    pub fn signal(&self, signal: Signal) {
+        let controller = self.controller.as_ref().expect("it runs");
+        kill(Pid::from_raw(controller.id() as i32), signal).expect("it is there");
+    }
+
     /// Tells the controller to end, and gives its exit code.
     ///
     /// # Panics

@@ -14,7 +14,7 @@ type Row = (
 );
 
 /// Every operation. Whoever makes a new one says here who may use it.
-const OPERATIONS: [Row; 40] = [
+const OPERATIONS: [Row; 45] = [
     ("get", "/healthz", "", None, 200),
     ("get", "/readyz", "", None, 200),
     ("get", "/metrics", "viewer", None, 200),
@@ -109,6 +109,23 @@ const OPERATIONS: [Row; 40] = [
     ),
     ("delete", "/api/v1/tokens/{id}", "admin", None, 404),
     ("delete", "/api/v1/people/{name}", "admin", None, 404),
+    ("post", "/api/v1/login/device", "", Some("{}"), 404),
+    ("post", "/api/v1/login/device/{id}", "", Some("{}"), 404),
+    (
+        "post",
+        "/api/v1/login/page",
+        "",
+        Some(r#"{"redirect-uri": "https://page.example.org/"}"#),
+        404,
+    ),
+    (
+        "post",
+        "/api/v1/login/code",
+        "",
+        Some(r#"{"state": "x", "code": "x"}"#),
+        404,
+    ),
+    ("delete", "/api/v1/login", "viewer", None, 409),
 ];
 
 const ROLES: [&str; 3] = ["viewer", "operator", "admin"];

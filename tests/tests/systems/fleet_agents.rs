@@ -16,8 +16,8 @@ fn agents_report_their_host_and_capabilities() {
         assert_eq!(agent["name"], "web-1", "{agents}");
         assert_eq!(agent["connected"], true, "{agents}");
         assert_eq!(agent["labels"]["role"], "web", "{agents}");
-        assert_eq!(agent["labels"]["address"], fleet.host("web-1").address);
-        assert!(agent["labels"]["kernel"].is_string(), "{agents}");
+        assert_eq!(agent["facts"]["address"], fleet.host("web-1").address);
+        assert!(agent["facts"]["kernel"].is_string(), "{agents}");
 
         let faults = fleet.ask("GET /api/v1/agents/web-1/faults").json();
         let names = |list: &Value| -> Vec<Value> {

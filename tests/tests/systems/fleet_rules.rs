@@ -8,6 +8,7 @@ use backburn_tests::wait::wait_within;
 use jiff::{SignedDuration, Timestamp, ToSpan as _};
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
+use std::process::Stdio;
 
 /// Pauses a victim on agents with this label.
 fn pause(role: &str, select: Value, duration: &str) -> Value {
@@ -84,7 +85,10 @@ fn agent_policy_overrides_the_controller_and_names_its_rule() {
         let runs = fleet.says(&["runs", "--json"]).json();
         let runs = runs.as_array().expect("a list");
         assert_eq!(runs.len(), 6, "{runs:#?}");
-        assert!(runs.iter().all(|run| run["outcome"] == "not-started" && run["exit-code"] == 3));
+        assert!(
+            runs.iter()
+                .all(|run| run["outcome"] == "not-started" && run["exit-code"] == 3)
+        );
         // What is within the limits may be.
         assert_eq!(says(&fleet, "brief", one(), "100ms").code, 0);
         assert_eq!(says(&fleet, "few", one(), "100ms").code, 0);
@@ -102,7 +106,10 @@ fn agent_policy_overrides_the_controller_and_names_its_rule() {
         let id = waiting[0]["id"].as_str().expect("one waits").to_owned();
         assert_eq!(id, told);
         let shown = fleet.says(&["approvals", &id]).out;
-        assert!(shown.contains("on pay, seed") && shown.contains("hits process"), "{shown}");
+        assert!(
+            shown.contains("on pay, seed") && shown.contains("hits process"),
+            "{shown}"
+        );
         assert_eq!(fleet.shown(&id)["state"], "waiting-for-approval");
         let same = fleet.says(&["approve", &id]);
         assert_eq!(same.code, 3, "{same:?}");
@@ -119,6 +126,47 @@ fn agent_policy_overrides_the_controller_and_names_its_rule() {
             0,
             "it is used up"
         );
+
+        // Whoever waits for the approval gets the run's exit code.
+        let waits = fleet
+            .command(&["run", "pay", "--wait"])
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("it starts");
+        let waiting = || fleet.says(&["approvals", "--json"]).json();
+        wait_within("it waits", LONG, || {
+            waiting().as_array().is_some_and(|all| all.len() == 1)
+        });
+        let id = waiting()[0]["id"].as_str().expect("an id").to_owned();
+        assert_eq!(fleet.says_as(&ops, &["approve", &id]).code, 0);
+        let ended = waits.wait_with_output().expect("it ends");
+        let (out, err) = (
+            String::from_utf8_lossy(&ended.stdout),
+            String::from_utf8_lossy(&ended.stderr),
+        );
+        assert_eq!(ended.status.code(), Some(0), "{out}{err}");
+        assert!(
+            out.contains("approved by `ops`") && err.contains("waiting for approval"),
+            "{out}{err}"
+        );
+
+        // A policy that is wrong changes nothing; the next one is in force at once.
+        let file = fleet.folder().join("policy.json");
+        let loads = |outcome: &str| {
+            let audit = fleet.says(&["audit"]).out;
+            let of = audit.lines().filter(|line| {
+                line.contains("load-policy") && line.contains(&format!(r#""outcome":"{outcome}""#))
+            });
+            of.count()
+        };
+        for (text, outcome) in [("{", "refused"), ("{}", "done")] {
+            assert_refused(&fleet.says(&["run", "who", "--wait"]), "policy", "only ops");
+            std::fs::write(&file, text).expect("it can be written");
+            fleet.signal(Signal::SIGHUP);
+            wait_within("it is loaded", LONG, || loads(outcome) == 1);
+        }
+        assert_eq!(fleet.says(&["run", "who", "--wait"]).code, 0);
 
         // The agent's own.
         fleet

@@ -5,6 +5,7 @@ mod agents;
 mod audit;
 mod experiments;
 mod halt;
+mod login;
 mod problem;
 mod run_plan;
 mod runs;
@@ -20,6 +21,9 @@ pub use experiments::{
     StartRunRequest, StartRunResult, UpcomingRuns, VersionInfo,
 };
 pub use halt::{AgentHaltResult, GuardianRevert, HaltRequest, HaltResult, HaltStatus, TeamHalt};
+pub use login::{
+    CodeLoginRequest, DeviceLoginInfo, DeviceLoginResult, PageLoginInfo, PageLoginRequest,
+};
 pub use problem::{DocumentProblem, ProblemDetails};
 pub use run_plan::RunPlan;
 pub use runs::{

@@ -1,7 +1,7 @@
 //! A client of the controller's HTTP API: its address, its token, and its problems as failures of a command.
 
 use super::super::output::shown_path;
-use super::super::{CommandFailure, EXIT_INVALID, runtime};
+use super::super::{CommandFailure, EXIT_INVALID, default_state, runtime};
 use backburn::api::types::ProblemDetails;
 use backburn_agent::controller_link::verify;
 use backburn_experiments::join::host_and_port;
@@ -50,7 +50,10 @@ pub(in crate::cli) struct ControllerOptions {
 pub(in crate::cli) struct Client {
     host: String,
     port: u16,
-    token: ApiToken,
+    /// The SHA-256 of the certificate of the controller's authority.
+    authority: String,
+    /// The token to present; none before a log-in.
+    token: Option<ApiToken>,
 }
 
 impl ControllerOptions {
@@ -64,11 +67,11 @@ impl ControllerOptions {
         self.controller.as_deref().unwrap_or_default()
     }
 
-    /// A client of the controller that was given.
+    /// The host and the port of the controller that was given.
     ///
     /// # Errors
-    /// The controller or the token is missing or malformed.
-    pub(in crate::cli) fn client(&self) -> Result<Client, CommandFailure> {
+    /// None is given, or it is malformed.
+    pub(super) fn host_and_port(&self) -> Result<(String, u16), CommandFailure> {
         if !self.is_given() {
             return Err(CommandFailure::invalid(
                 "no controller is given\nhint: use `--controller HOST[:PORT]` or set BACKBURN_CONTROLLER",
@@ -83,6 +86,15 @@ impl ControllerOptions {
                 "expected HOST[:PORT], got `{controller}`\nhint: for example `chaos.example.org` or `[fd00::1]:7420`"
             )));
         };
+        Ok((host.to_owned(), port))
+    }
+
+    /// A client of the controller that was given.
+    ///
+    /// # Errors
+    /// The controller or the token is missing or malformed.
+    pub(in crate::cli) fn client(&self) -> Result<Client, CommandFailure> {
+        let (host, port) = self.host_and_port()?;
         let text = match &self.token_file {
             Some(path) => std::fs::read_to_string(path).map_err(|error| {
                 let why = backburn_experiments::probes::io_error_text(&error);
@@ -91,24 +103,65 @@ impl ControllerOptions {
                     shown_path(path)
                 ))
             })?,
-            None => std::env::var("BACKBURN_TOKEN").map_err(|_| {
-                CommandFailure::invalid(
-                    "no token is given\nhint: use `--token-file FILE` or set BACKBURN_TOKEN; an admin makes a token with `backburn tokens make NAME`",
-                )
-            })?,
+            None => match std::env::var("BACKBURN_TOKEN") {
+                Ok(text) => text,
+                Err(_) => stored_login(&host, port)
+                    .ok()
+                    .and_then(|file| std::fs::read_to_string(file).ok())
+                    .ok_or_else(|| {
+                        CommandFailure::invalid(
+                            "no token is given\nhint: use `--token-file FILE` or set BACKBURN_TOKEN; an admin makes a token with `backburn tokens make NAME`, and `backburn login` gets one from the identity provider if the controller has one",
+                        )
+                    })?,
+            },
         };
         let token = text
             .parse()
             .map_err(|error: InvalidToken| CommandFailure::invalid(error.to_string()))?;
-        Ok(Client {
-            host: host.to_owned(),
-            port,
-            token,
-        })
+        Ok(Client::new(host, port, token))
     }
 }
 
+/// The file that holds the token of a log-in to this controller.
+///
+/// # Errors
+/// There is no folder for it.
+pub(super) fn stored_login(host: &str, port: u16) -> Result<PathBuf, CommandFailure> {
+    let name: String = (host.chars())
+        .map(|c| {
+            if c.is_ascii_alphanumeric() || c == '.' {
+                c
+            } else {
+                '_'
+            }
+        })
+        .collect();
+    Ok(default_state()?
+        .join("logins")
+        .join(format!("{name}_{port}")))
+}
+
 impl Client {
+    /// A client that presents this token.
+    pub(super) fn new(host: String, port: u16, token: ApiToken) -> Self {
+        Client {
+            host,
+            port,
+            authority: token.authority.clone(),
+            token: Some(token),
+        }
+    }
+
+    /// A client that has no token yet, of the controller whose authority has this fingerprint.
+    pub(super) fn without_token(host: String, port: u16, authority: String) -> Self {
+        Client {
+            host,
+            port,
+            authority,
+            token: None,
+        }
+    }
+
     /// Sends a GET request and waits for the whole answer.
     pub(in crate::cli) fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, CommandFailure> {
         runtime()?.block_on(self.request("GET", path, None))
@@ -207,8 +260,10 @@ impl Client {
         let mut request = Request::builder()
             .method(method)
             .uri(path)
-            .header("host", format!("{}:{}", self.host, self.port))
-            .header("authorization", format!("Bearer {}", self.token));
+            .header("host", format!("{}:{}", self.host, self.port));
+        if let Some(token) = &self.token {
+            request = request.header("authorization", format!("Bearer {token}"));
+        }
         if body.is_some() {
             request = request.header("content-type", "application/json");
         }
@@ -239,7 +294,7 @@ impl Client {
         stream
             .set_nodelay(true)
             .map_err(|error| self.unreachable(&error))?;
-        let config = verify::config_from_token(&self.token.authority, "http/1.1")
+        let config = verify::config_from_token(&self.authority, "http/1.1")
             .map_err(|error| self.unreachable(&error))?;
         let name = ServerName::try_from(self.host.clone()).map_err(|_| {
             CommandFailure::invalid(format!("`{}` is not a valid host name", self.host))

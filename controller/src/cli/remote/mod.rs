@@ -8,6 +8,7 @@ mod experiment_ref;
 pub(super) mod experiments;
 mod follow;
 pub(super) mod halt;
+pub(super) mod login;
 mod run_view;
 pub(super) mod runs;
 pub(super) mod status;
