@@ -42,6 +42,7 @@ async fn connect(controller: &Controller, folder: &Path) {
     tokio::spawn(async move { serving.serve("a", ([127, 0, 0, 1], 1).into(), ours).await });
     let manners = Manners {
         unclean: true,
+        labels: vec![("host".into(), "a".into())],
         ..Manners::default()
     };
     let healthy = folder.join("healthy");
@@ -60,9 +61,12 @@ async fn connect(controller: &Controller, folder: &Path) {
 
 /// Runs one pause, and waits until the run is closed. Returns its id.
 async fn run(controller: &Controller) -> String {
+    let mut pause = support::fault("pause", "50ms");
+    pause["provider"]["targets"] = json!("it");
     let experiment = json!({
         "title": "a pause", "description": "a test",
-        "method": [support::fault("pause", "50ms")],
+        "targets": {"it": {"labels": {"host": "a"}}},
+        "method": [pause],
     });
     let request = json!({"experiment": experiment.to_string()});
     let started = controller.ask("POST", "/api/v1/runs", Some(&request)).await;
