@@ -83,7 +83,9 @@ impl AllowedProgram {
                 at,
                 format!("`{program}` is neither an absolute path nor a name"),
             )
-            .hint("give e.g. `/usr/lib/postgresql/15/bin/pg_isready`, or a name to find it in `PATH`")
+            .hint(
+                "give e.g. `/usr/lib/postgresql/15/bin/pg_isready`, or a name to find it in `PATH`",
+            )
         })
     }
 }

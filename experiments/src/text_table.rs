@@ -11,7 +11,10 @@ const NO_CONTENT: &str = "-";
 /// spaces apart. Cells are escaped: they are text from outside, and one line each.
 pub fn format_table<const N: usize>(headers: [&str; N], rows: &[[String; N]]) -> String {
     let rows: Vec<[Cow<'_, str>; N]> = std::iter::once(headers.map(Cow::Borrowed))
-        .chain(rows.iter().map(|row| row.each_ref().map(content)))
+        .chain(
+            rows.iter()
+                .map(|row| row.each_ref().map(|cell| content(cell))),
+        )
         .collect();
     let mut widths = [0; N];
     for row in &rows {
@@ -32,7 +35,7 @@ pub fn format_table<const N: usize>(headers: [&str; N], rows: &[[String; N]]) ->
     out
 }
 
-fn content(cell: &String) -> Cow<'_, str> {
+fn content(cell: &str) -> Cow<'_, str> {
     match cell.is_empty() {
         true => Cow::Borrowed(NO_CONTENT),
         false => escape(cell),

@@ -446,12 +446,7 @@ fn variable_of_a_request_reads_nothing_of_the_controllers_host() {
     }
     // Whoever may only read chooses no values.
     let path = "/api/v1/experiments/given/plan";
-    let refused = controller.ask(
-        "POST",
-        path,
-        &viewer,
-        Some(&json!({"variables": {"n": 2}})),
-    );
+    let refused = controller.ask("POST", path, &viewer, Some(&json!({"variables": {"n": 2}})));
     let problem = refused.problem(403).to_string();
     assert!(problem.contains("operator"), "{problem}");
     let planned = controller.ask("POST", path, &viewer, Some(&json!({})));
