@@ -106,7 +106,7 @@ async fn agent_behind_a_proxy_joins_and_serves_through_it_and_has_no_address() {
         assert!(!fleet.get(name).unwrap().facts.contains_key("address"));
         connected.kill().await.unwrap();
     }
-    let asked = asked.lock().unwrap();
+    let asked = asked.lock().unwrap().clone();
     assert_eq!(asked.len(), 4, "{asked:?}");
     for head in asked.iter() {
         assert!(

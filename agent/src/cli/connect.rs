@@ -113,16 +113,15 @@ pub(super) fn join(
     let (given, all) = (given_labels(matches)?, labels(matches)?);
     let controller = text("controller");
     let proxy = matches.get_one::<String>("proxy").cloned();
-    let (member, granted) = match join::join(
-        &host,
-        state,
-        &controller,
-        proxy.as_deref(),
-        &token,
-        &name,
-        &given,
-        &all,
-    ) {
+    let options = join::JoinOptions {
+        controller: &controller,
+        proxy: proxy.as_deref(),
+        token: &token,
+        name: &name,
+        given: &given,
+        labels: &all,
+    };
+    let (member, granted) = match join::join(&host, state, &options) {
         Ok(joined) => joined,
         Err(join::JoinError::Refused(refusal)) => return Err(refusal.into()),
         Err(error) => return Err(wrong(error.to_string())),
@@ -163,6 +162,26 @@ fn granted_text(name: &str, given: &Labels, granted: &Labels) -> String {
     text
 }
 
+/// Serves the controller until a signal ends it.
+pub(super) fn connect(
+    state: &Path,
+    policy: Option<&Path>,
+    log_format: LogFormat,
+    invocation: &Invocation,
+) -> Result<u8, CommandError> {
+    let mut serve_arguments = vec!["--state".to_owned(), state.display().to_string()];
+    if let Some(policy) = policy {
+        serve_arguments.extend(["--policy".to_owned(), policy.display().to_string()]);
+    }
+    let settings = ConnectorConfig {
+        state: state.to_owned(),
+        serve_arguments,
+        environment: vec![(LOG_FORMAT_VARIABLE.to_owned(), log_format.word().to_owned())],
+    };
+    controller_link::run(&settings, invocation)
+        .map_err(|error| CommandError::Invalid(error.to_string()))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -183,24 +202,4 @@ mod tests {
         let text = granted_text("db-1", &given, &given);
         assert!(!text.contains("warning"), "{text}");
     }
-}
-
-/// Serves the controller until a signal ends it.
-pub(super) fn connect(
-    state: &Path,
-    policy: Option<&Path>,
-    log_format: LogFormat,
-    invocation: &Invocation,
-) -> Result<u8, CommandError> {
-    let mut serve_arguments = vec!["--state".to_owned(), state.display().to_string()];
-    if let Some(policy) = policy {
-        serve_arguments.extend(["--policy".to_owned(), policy.display().to_string()]);
-    }
-    let settings = ConnectorConfig {
-        state: state.to_owned(),
-        serve_arguments,
-        environment: vec![(LOG_FORMAT_VARIABLE.to_owned(), log_format.word().to_owned())],
-    };
-    controller_link::run(&settings, invocation)
-        .map_err(|error| CommandError::Invalid(error.to_string()))
 }

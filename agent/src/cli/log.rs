@@ -136,10 +136,8 @@ fn json_line(line: &[u8]) -> Vec<u8> {
 
 fn cut_strings(value: &mut serde_json::Value, longest: usize) {
     match value {
-        serde_json::Value::String(text) => {
-            if text.chars().count() > longest {
-                *text = text.chars().take(longest).chain(['…']).collect();
-            }
+        serde_json::Value::String(text) if text.chars().count() > longest => {
+            *text = text.chars().take(longest).chain(['…']).collect();
         }
         serde_json::Value::Object(fields) => {
             for field in fields.values_mut() {

@@ -36,7 +36,24 @@ pub enum JoinError {
     Host(#[from] HostError),
 }
 
-/// Joins the controller at `HOST[:PORT]`. Replaces the credentials of whatever controller was joined before. Also returns the labels that the
+/// What an agent joins a controller with.
+#[derive(Debug)]
+pub struct JoinOptions<'a> {
+    /// The controller, as `HOST[:PORT]`.
+    pub controller: &'a str,
+    /// The HTTP proxy to connect through, if one was given.
+    pub proxy: Option<&'a str>,
+    /// The token that admits the agent.
+    pub token: &'a JoinToken,
+    /// The name that the agent asks for.
+    pub name: &'a str,
+    /// The labels that a person gave the agent.
+    pub given: &'a BTreeMap<String, String>,
+    /// The labels that a person gave and those that were found on the host.
+    pub labels: &'a BTreeMap<String, String>,
+}
+
+/// Joins a controller. Replaces the credentials of whatever controller was joined before. Also returns the labels that the
 /// controller has granted; none if it takes the agent's own word for them.
 ///
 /// # Errors
@@ -44,13 +61,16 @@ pub enum JoinError {
 pub fn join(
     host: &Host,
     state: &Path,
-    controller: &str,
-    proxy: Option<&str>,
-    token: &JoinToken,
-    name: &str,
-    given: &BTreeMap<String, String>,
-    labels: &BTreeMap<String, String>,
+    options: &JoinOptions<'_>,
 ) -> Result<(Credentials, Option<Labels>), JoinError> {
+    let JoinOptions {
+        controller,
+        proxy,
+        token,
+        name,
+        given,
+        labels,
+    } = *options;
     let route = Route::new(controller, proxy)?;
     let tls = TlsConnection::connect(
         &route,

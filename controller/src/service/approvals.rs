@@ -290,10 +290,9 @@ impl Service {
             };
             let detail = json!({"why": why.what});
             self.audit_own("end-wait", &waiting.approval.run, "done", detail)?;
-            match self.end_wait(&waiting.approval.run, &why) {
-                Err(RunStartError::Store(error)) => return Err(error),
-                // Somebody has ended it meanwhile.
-                _ => {}
+            // Anything else means that somebody has ended it meanwhile.
+            if let Err(RunStartError::Store(error)) = self.end_wait(&waiting.approval.run, &why) {
+                return Err(error);
             }
         }
         Ok(())

@@ -372,7 +372,7 @@ impl PolicyRule {
             PolicyDecision::Refuse(Refusal::new("policy", what).hint(hint))
         };
         if let Some(allowed) = &self.who
-            && !allowed.iter().any(|name| *name == run.who)
+            && !allowed.contains(&run.who)
         {
             return refused(
                 format!("token `{}` may not target these agents", run.who),

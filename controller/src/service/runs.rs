@@ -274,7 +274,7 @@ impl Service {
         let service = Arc::clone(self);
         let id = run.clone();
         let go = move || {
-            service.execute(&id, seed, experiment, &spec, approval, &running, stopped);
+            service.execute(&id, seed, experiment, &spec, approval, (running, stopped));
         };
         let thread = std::thread::Builder::new().name(format!("run {run}"));
         if let Err(error) = thread.spawn(go) {
@@ -359,7 +359,7 @@ impl Service {
         Ok(())
     }
 
-    /// Executes a run to its end, on a thread of its own.
+    /// Executes a run to its end, on a thread of its own. Reasons to stop it arrive at the receiver.
     fn execute(
         self: Arc<Self>,
         run: &str,
@@ -367,10 +367,8 @@ impl Service {
         experiment: Experiment,
         spec: &RunSpec,
         approval: Option<(RunApproval, String)>,
-        running: &Arc<ActiveRun>,
-        stop: mpsc::UnboundedReceiver<String>,
+        (note, stop): (Arc<ActiveRun>, mpsc::UnboundedReceiver<String>),
     ) {
-        let note = Arc::clone(running);
         let radius = experiment.document.blast_radius.as_ref();
         let (approval, approver) = approval.unzip();
         let permit = self.permit(&experiment, spec, approver, seed, Some(run));
