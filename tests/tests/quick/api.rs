@@ -14,7 +14,7 @@ type Row = (
 );
 
 /// Every operation. Whoever makes a new one says here who may use it.
-const OPERATIONS: [Row; 45] = [
+const OPERATIONS: [Row; 51] = [
     ("get", "/healthz", "", None, 200),
     ("get", "/readyz", "", None, 200),
     ("get", "/metrics", "viewer", None, 200),
@@ -86,14 +86,50 @@ const OPERATIONS: [Row; 45] = [
         404,
     ),
     ("get", "/api/v1/approvals", "viewer", None, 200),
+    ("get", "/api/v1/approvals/{id}", "viewer", None, 404),
     ("post", "/api/v1/approvals/{id}", "operator", None, 404),
+    (
+        "post",
+        "/api/v1/approvals/{id}/reject",
+        "operator",
+        Some("{}"),
+        404,
+    ),
+    (
+        "post",
+        "/api/v1/approvals/{id}/withdraw",
+        "operator",
+        None,
+        404,
+    ),
     ("get", "/api/v1/schedules", "viewer", None, 200),
+    (
+        "post",
+        "/api/v1/schedules/{name}/pause",
+        "operator",
+        Some("{}"),
+        404,
+    ),
+    (
+        "post",
+        "/api/v1/schedules/{name}/resume",
+        "operator",
+        None,
+        404,
+    ),
     ("get", "/api/v1/halt", "viewer", None, 200),
     ("post", "/api/v1/halt", "operator", Some("{}"), 200),
     ("delete", "/api/v1/halt", "operator", None, 200),
     ("get", "/api/v1/agents", "viewer", None, 200),
     ("get", "/api/v1/agents/{name}", "viewer", None, 404),
     ("delete", "/api/v1/agents/{name}", "admin", None, 404),
+    (
+        "patch",
+        "/api/v1/agents/{name}/labels",
+        "admin",
+        Some("{}"),
+        404,
+    ),
     ("get", "/api/v1/agents/{name}/faults", "viewer", None, 404),
     ("get", "/api/v1/agents/{name}/doctor", "viewer", None, 404),
     ("get", "/api/v1/join-tokens", "admin", None, 200),
