@@ -236,7 +236,7 @@ impl JsonSchema for Port {
             "title": "port",
             "description": "A port, or a range of ports: `5432`, `\"8000-8010\"`",
             "type": ["integer", "string"],
-            "pattern": r"^\s*[0-9]{1,5}\s*((-|:|\.\.)\s*[0-9]{1,5}\s*)?$",
+            "pattern": r"^\s*[1-9][0-9]{0,4}\s*((-|:|\.\.)\s*[1-9][0-9]{0,4}\s*)?$",
             "minimum": 1,
             "maximum": 65535,
             "examples": [5432, "8000-8010"]

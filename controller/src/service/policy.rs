@@ -464,10 +464,11 @@ impl PolicyRule {
         if let Some(most) = self.max_runs.map(|most| most as usize)
             && others.len() >= most
         {
-            let what = format!(
-                "run {} on these agents at a time{beside} is not allowed",
-                others.len() + 1
-            );
+            let count = others.len() + 1;
+            let what = match count {
+                1 => "a run on these agents is not allowed".to_owned(),
+                count => format!("{count} runs at a time on these agents{beside} are not allowed"),
+            };
             return Some((
                 what,
                 wait(

@@ -256,7 +256,7 @@ impl HttpRequest {
     /// The request that an answer redirects to, if it does.
     ///
     /// # Errors
-    /// It redirects to something that is not an address.
+    /// It redirects to something that is not an address, or would have the body sent to another server.
     fn redirected(
         &self,
         status: StatusCode,
@@ -273,7 +273,8 @@ impl HttpRequest {
         let uri = without_user(&joined(&self.uri, location), &mut headers)
             .map_err(|why| ProbeError::Broken(format!("redirected: {why}")))?;
         // Only the server that the document names is meant to see what the document sends: any field may hold a secret.
-        if !is_same_origin(&uri, &self.uri) {
+        let is_elsewhere = !is_same_origin(&uri, &self.uri);
+        if is_elsewhere {
             let kept =
                 KEPT_ACROSS_ORIGINS.map(|name| Some((name.clone(), headers.get(&name)?.clone())));
             headers = kept.into_iter().flatten().collect();
@@ -283,6 +284,13 @@ impl HttpRequest {
             StatusCode::FOUND | StatusCode::SEE_OTHER => self.method == Method::HEAD,
             _ => true,
         };
+        if keeps && is_elsewhere && !self.body.is_empty() {
+            return Err(ProbeError::Broken(format!(
+                "redirected with status {} to another server, `{}`, which is not sent the body that is meant for the first",
+                status.as_u16(),
+                uri.authority().map_or("", |authority| authority.as_str())
+            )));
+        }
         let (method, body) = if keeps {
             (self.method.clone(), self.body.clone())
         } else {
@@ -582,6 +590,35 @@ mod tests {
         }
         let next = to("http://h:2?x=1").unwrap().unwrap();
         assert_eq!(next.uri, "http://h:2/?x=1");
+    }
+
+    #[test]
+    fn redirect_to_another_server_is_not_sent_the_body() {
+        let provider: HttpProvider = serde_json::from_value(serde_json::json!(
+            {"url": "http://h:1/a", "method": "POST", "arguments": "secret"}))
+        .unwrap();
+        let asked = HttpRequest::new(&provider).unwrap();
+        let to = |status: u16, location: &'static str| {
+            let headers =
+                HeaderMap::from_iter([(header::LOCATION, HeaderValue::from_static(location))]);
+            asked.redirected(StatusCode::from_u16(status).unwrap(), &headers)
+        };
+        for status in [307, 308] {
+            let Err(ProbeError::Broken(why)) = to(status, "http://h:2/b") else {
+                panic!("{status}: the body is sent to another server");
+            };
+            assert!(why.contains("`h:2`") && !why.contains("secret"), "{why}");
+            let next = to(status, "/b").unwrap().unwrap();
+            assert_eq!(next.body, b"secret", "{status}");
+        }
+        // These turn a POST into a GET, which has no body.
+        for status in [301, 302, 303] {
+            let next = to(status, "http://h:2/b").unwrap().unwrap();
+            assert!(
+                next.method == Method::GET && next.body.is_empty(),
+                "{status}"
+            );
+        }
     }
 
     #[test]

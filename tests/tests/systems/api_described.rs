@@ -28,6 +28,11 @@ const CONFIGURATION: &str = r#"
 include-name = "PUT /api/v1/experiments/{name}"
 checks.positive_data_acceptance.expected-statuses = ["2xx", "422"]
 
+# What a label or a team may be called is told in words: reserved names, bytes, invisible characters; and an admin has all teams.
+[[operations]]
+include-path-regex = "^/api/v1/(join-tokens|tokens|agents/.*/labels)$"
+checks.positive_data_acceptance.expected-statuses = ["2xx", "400", "404", "409"]
+
 # Names of what is there, so that the handlers are reached.
 [[operations]]
 include-path-regex = "^/api/v1/agents/"

@@ -249,7 +249,7 @@ fn controller_killed_in_recovery_recovers_again() {
             .flat_map(|when| (1..7).map(move |n| (when, n)))
         {
             // All four injections were asked for, and some act.
-            world.start("controller:after:21", false);
+            world.start("controller:after:16", false);
             world.fleet.until_connected();
             let (_, told) = world.follow();
             wait_within("the controller is dead", LONG, || world.fleet.is_over());

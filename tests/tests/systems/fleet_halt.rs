@@ -142,7 +142,9 @@ fn halt_returns_when_every_fault_is_gone() {
         refused(&fleet);
         fleet.kill();
         fleet.start(&[]);
-        assert!(fleet.log().contains("a halt is in force"));
+        wait_within("the log says that nothing starts", LONG, || {
+            fleet.log().contains("a halt is in force")
+        });
         fleet.until_connected();
         refused(&fleet);
         assert!(!victims.iter().any(|victim| victim.is_paused()));

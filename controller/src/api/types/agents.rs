@@ -66,7 +66,8 @@ pub struct DuplicateInfo {
 #[derive(Debug, Default, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct LabelsRequest {
-    /// The labels to set, by name.
+    /// The labels to set, by name. A name has 1 to 64 letters, digits, `.`, `-`, `_` and `/`, a letter or digit first; a value has 1 to 256
+    /// bytes, none of them of a control character or an invisible one.
     #[serde(default)]
     #[schema(value_type = BTreeMap<String, String>)]
     pub set: BTreeMap<String, String>,

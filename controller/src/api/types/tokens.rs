@@ -16,7 +16,8 @@ pub struct JoinTokenRequest {
     #[serde(default)]
     #[schema(pattern = "^([0-9]{1,4}[dhms]|[0-9]{1,4}h[0-9]{1,4}m|[0-9]{1,4}m[0-9]{1,4}s)$")]
     pub lasts: Option<String>,
-    /// The labels that the agent is granted. An agent cannot give itself any.
+    /// The labels that the agent is granted; it cannot give itself any. A name has 1 to 64 letters, digits, `.`, `-`, `_` and `/`, a letter or
+    /// digit first; a value has 1 to 256 bytes, none of them of a control character or an invisible one.
     #[serde(default)]
     pub labels: BTreeMap<String, String>,
 }
@@ -53,7 +54,8 @@ pub struct TokenRequest {
     /// The role of the token: `viewer`, `operator` or `admin`.
     #[schema(pattern = "^(viewer|operator|admin)$")]
     pub role: String,
-    /// The teams whose experiments, runs and agents the token may use. The default is all; an admin has all.
+    /// The teams whose experiments, runs and agents the token may use. The default is all; an admin has all. A name has 1 to 64 letters,
+    /// digits, `.`, `-` and `_`, a letter or digit first.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub teams: BTreeSet<String>,
     /// How long the token is valid, e.g. `30d`. By default it does not expire.

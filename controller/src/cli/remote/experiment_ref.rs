@@ -2,7 +2,7 @@
 
 use super::super::experiment_source::{self, Variables};
 use super::super::output::shown_path;
-use super::super::{CommandFailure, print_stderr};
+use super::super::{CommandFailure, EXIT_INVALID, print_stderr};
 use super::ControllerOptions;
 use super::client::Client;
 use backburn::api::types::{InlineRunRequest, StartRunRequest};
@@ -101,7 +101,10 @@ impl RemoteExperiment {
                     variables,
                 };
                 client.post(&path, &request).map_err(|mut failure| {
-                    failure.message.push_str(&hint_at_file(name));
+                    // What a rule refused is stored, and was meant.
+                    if failure.code == EXIT_INVALID {
+                        failure.message.push_str(&hint_at_file(name));
+                    }
                     failure
                 })
             }
