@@ -97,7 +97,8 @@ fn agent_policy_overrides_the_controller_and_names_its_rule() {
         assert_eq!(said.code, 0, "{said:?}");
 
         // A second person.
-        let said = says(&fleet, "pay", one(), "100ms");
+        fleet.apply("pay", &pause("pay", one(), "100ms"));
+        let said = fleet.says(&["run", "pay"]);
         assert_eq!(said.code, 8, "{said:?}");
         assert!(said.err.contains("`two of us`"), "{said:?}");
         assert!(!victims[7].is_paused());
