@@ -3,6 +3,7 @@
 
 use super::deadline::{ConnectError, Deadline};
 use backburn_experiments::join::host_and_port;
+use base64::prelude::{BASE64_STANDARD, Engine as _};
 use rustix::event::PollFlags;
 use std::io::{self, Read as _, Write as _};
 use std::net::{IpAddr, TcpStream};
@@ -79,7 +80,7 @@ impl std::str::FromStr for HttpProxy {
                     .ok_or_else(|| wrong("the proxy's user or password cannot be read"))
             })
             .transpose()?
-            .map(|credentials| base64(&credentials));
+            .map(|credentials| BASE64_STANDARD.encode(credentials));
         Ok(HttpProxy {
             host: host.to_owned(),
             port: if has_port { port } else { DEFAULT_PROXY_PORT },
@@ -284,24 +285,6 @@ fn decode_percent(text: &str) -> Option<Vec<u8>> {
         rest = rest.get(2..)?;
     }
     Some(bytes)
-}
-
-/// Base64 with padding (RFC 4648, 4).
-fn base64(bytes: &[u8]) -> String {
-    const LETTERS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-    let mut text = String::new();
-    for group in bytes.chunks(3) {
-        let byte = |index: usize| u32::from(group.get(index).copied().unwrap_or_default());
-        let bits = byte(0) << 16 | byte(1) << 8 | byte(2);
-        for index in 0..4 {
-            let letter = LETTERS.get((bits >> (18 - 6 * index)) as usize & 63);
-            text.push(match index <= group.len() {
-                true => char::from(letter.copied().unwrap_or(b'=')),
-                false => '=',
-            });
-        }
-    }
-    text
 }
 
 #[cfg(test)]

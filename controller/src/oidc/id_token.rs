@@ -1,6 +1,7 @@
 //! Verifying an ID token: a JSON Web Signature (RFC 7515) by a key of the provider (RFC 7517), and claims for this controller, now
 //! (OpenID Connect Core 1.0, section 3.1.3.7). RS256 and ES256 are accepted, and nothing else whatever the token says of itself.
 
+use base64::prelude::{BASE64_URL_SAFE_NO_PAD, Engine as _};
 use jiff::Timestamp;
 use ring::signature::{
     ECDSA_P256_SHA256_FIXED, RSA_PKCS1_2048_8192_SHA256, RsaPublicKeyComponents, UnparsedPublicKey,
@@ -262,43 +263,12 @@ fn check(claims: &Claims, expected: ExpectedClaims<'_>) -> Result<(), InvalidIdT
 
 /// Decodes base64url without padding (RFC 4648, section 5). None if the text is anything else.
 fn from_base64url(text: &str) -> Option<Vec<u8>> {
-    let mut bytes = Vec::with_capacity(text.len() * 3 / 4);
-    let (mut bits, mut count) = (0_u32, 0);
-    for digit in text.bytes() {
-        let value = match digit {
-            b'A'..=b'Z' => digit - b'A',
-            b'a'..=b'z' => digit - b'a' + 26,
-            b'0'..=b'9' => digit - b'0' + 52,
-            b'-' => 62,
-            b'_' => 63,
-            _ => return None,
-        };
-        bits = bits << 6 | u32::from(value);
-        count += 6;
-        if count >= 8 {
-            count -= 8;
-            bytes.push((bits >> count & 0xff) as u8);
-        }
-    }
-    // What is left over must be zeros of fewer than six bits.
-    (count < 6 && bits & ((1 << count) - 1) == 0).then_some(bytes)
+    BASE64_URL_SAFE_NO_PAD.decode(text).ok()
 }
 
 /// Encodes bytes in base64url without padding.
 pub fn to_base64url(bytes: &[u8]) -> String {
-    const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
-    let mut text = String::with_capacity(bytes.len() * 4 / 3 + 2);
-    for chunk in bytes.chunks(3) {
-        let bits = chunk
-            .iter()
-            .fold(0_u32, |bits, byte| bits << 8 | u32::from(*byte));
-        let bits = bits << (8 * (3 - chunk.len()));
-        for index in 0..=chunk.len() {
-            let digit = bits >> (18 - 6 * index) & 63;
-            text.push(char::from(DIGITS[digit as usize]));
-        }
-    }
-    text
+    BASE64_URL_SAFE_NO_PAD.encode(bytes)
 }
 
 #[cfg(test)]

@@ -6,6 +6,7 @@ use super::id_token::{Claims, ExpectedClaims, InvalidIdToken, KeySet};
 use crate::providers::{ProbeContext, measure};
 use backburn_experiments::HumanDuration;
 use backburn_experiments::document::Provider;
+use backburn_experiments::probes::address::percent_encoded;
 use backburn_experiments::wire::ProbeOutcome;
 use jiff::Timestamp;
 use serde::Deserialize;
@@ -372,15 +373,4 @@ fn succeeded<T: DeserializeOwned>((status, body): (u64, Value)) -> Result<T, Pro
     }
     serde_json::from_value(body)
         .map_err(|error| unavailable(&format!("did not answer as expected: {error}")))
-}
-
-fn percent_encoded(text: &str) -> String {
-    let mut out = String::new();
-    for byte in text.bytes() {
-        match byte.is_ascii_alphanumeric() || b"-_.~".contains(&byte) {
-            true => out.push(char::from(byte)),
-            false => out.push_str(&format!("%{byte:02X}")),
-        }
-    }
-    out
 }

@@ -37,6 +37,18 @@ pub fn of_web(url: &str) -> Result<Uri, String> {
         .map_err(|error: http::uri::InvalidUri| wrong(&error.to_string()))
 }
 
+/// A text as a part of an address: everything but unreserved characters is percent-encoded (RFC 3986, section 2).
+pub fn percent_encoded(text: &str) -> String {
+    let mut encoded = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        match byte.is_ascii_alphanumeric() || b"-_.~".contains(&byte) {
+            true => encoded.push(char::from(byte)),
+            false => encoded.push_str(&format!("%{byte:02X}")),
+        }
+    }
+    encoded
+}
+
 /// Whether this starts like an address of the web.
 pub(super) fn is_of_web(url: &str) -> bool {
     web_scheme(url).is_some()

@@ -8,6 +8,7 @@ use super::{
 use crate::problem::at_key;
 use crate::python;
 use crate::{HumanDuration, Problem, json};
+use base64::prelude::{BASE64_STANDARD, Engine as _};
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::{Method, StatusCode, Uri};
 use schemars::JsonSchema;
@@ -357,18 +358,9 @@ fn form(fields: &Map<String, Value>) -> String {
     pairs.join("&")
 }
 
+/// A text as a form has it: spaces are `+`.
 fn encoded(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    for byte in text.bytes() {
-        match byte {
-            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_' | b'.' | b'~' => {
-                out.push(byte.into())
-            }
-            b' ' => out.push('+'),
-            _ => out.push_str(&format!("%{byte:02X}")),
-        }
-    }
-    out
+    address::percent_encoded(text).replace("%20", "+")
 }
 
 /// Parses an address. A user and password in it become a header: they must not be sent as part of the address.
@@ -379,7 +371,7 @@ fn without_user(url: &str, headers: &mut HeaderMap) -> Result<Uri, String> {
         return Ok(uri);
     };
     if !headers.contains_key(header::AUTHORIZATION) {
-        let basic = format!("Basic {}", base64(&decoded(user)));
+        let basic = format!("Basic {}", BASE64_STANDARD.encode(decoded(user)));
         let mut basic = HeaderValue::from_str(&basic).map_err(|error| error.to_string())?;
         basic.set_sensitive(true);
         headers.insert(header::AUTHORIZATION, basic);
@@ -404,27 +396,6 @@ fn decoded(text: &str) -> Vec<u8> {
                 out.push(*first);
                 rest = tail;
             }
-        }
-    }
-    out
-}
-
-/// Bytes in base64 (RFC 4648).
-pub(crate) fn base64(bytes: &[u8]) -> String {
-    const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-    let mut out = String::new();
-    for chunk in bytes.chunks(3) {
-        let bits = chunk
-            .iter()
-            .fold(0_u32, |bits, byte| bits << 8 | u32::from(*byte))
-            << (8 * (3 - chunk.len()));
-        for place in 0..4 {
-            let digit = DIGITS[(bits >> (18 - 6 * place) & 63) as usize];
-            out.push(if place <= chunk.len() {
-                digit.into()
-            } else {
-                '='
-            });
         }
     }
     out
@@ -554,7 +525,7 @@ mod tests {
             ("foo", "Zm9v"),
             ("foobar", "Zm9vYmFy"),
         ] {
-            assert_eq!(base64(plain.as_bytes()), coded);
+            assert_eq!(BASE64_STANDARD.encode(plain), coded);
         }
     }
 
@@ -628,7 +599,7 @@ mod tests {
         assert_eq!(uri, "http://host:8080/x");
         assert_eq!(
             headers[header::AUTHORIZATION],
-            format!("Basic {}", base64(b"me:p@ss"))
+            format!("Basic {}", BASE64_STANDARD.encode(b"me:p@ss"))
         );
         assert!(without_user("ftp://host/", &mut headers).is_err());
         assert!(without_user("just words", &mut headers).is_err());

@@ -18,7 +18,6 @@ pub mod tls;
 
 pub use dns::{DnsProvider, dns_answers};
 pub use host::{HostMetric, HostProvider};
-pub(crate) use http::base64;
 pub use http::{HttpError, HttpExchange, HttpProvider, HttpRequest, HttpTimeout, NextStep};
 pub(crate) use process::DEFAULT_PROGRAM_TIMEOUT;
 pub use process::{ProcessProvider, exit_value, output_too_long, variable_name_problem};

@@ -342,18 +342,6 @@ impl Client {
     }
 }
 
-/// A text as one segment of a path (RFC 3986).
-pub(super) fn path_segment(text: &str) -> String {
-    let mut segment = String::new();
-    for byte in text.bytes() {
-        match byte.is_ascii_alphanumeric() || b"-_.~@".contains(&byte) {
-            true => segment.push(char::from(byte)),
-            false => segment.push_str(&format!("%{byte:02X}")),
-        }
-    }
-    segment
-}
-
 /// The JSON text of a request's body.
 pub(super) fn to_json(body: &impl Serialize) -> Result<String, CommandFailure> {
     serde_json::to_string(body).map_err(|error| CommandFailure::invalid(error.to_string()))

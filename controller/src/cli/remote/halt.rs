@@ -3,9 +3,9 @@
 use super::super::table::print_table;
 use super::super::{CommandFailure, print_json, print_stderr};
 use super::ControllerOptions;
-use super::client::path_segment;
 use backburn::api::types::{AgentHaltResult, GuardianRevert, HaltRequest, HaltResult, HaltStatus};
 use backburn_experiments::journal::{Outcome, revert_hint};
+use backburn_experiments::probes::address::percent_encoded;
 use backburn_experiments::terminal_text::escape;
 use clap::Args;
 
@@ -133,7 +133,7 @@ fn guardian_result(agent: &AgentHaltResult) -> String {
 pub(in crate::cli) fn resume(command: &ResumeCommand) -> Result<u8, CommandFailure> {
     let client = command.controller.client()?;
     let team = command.team.as_deref();
-    let query = team.map(|team| format!("?team={}", path_segment(team)));
+    let query = team.map(|team| format!("?team={}", percent_encoded(team)));
     let path = format!("/api/v1/halt{}", query.unwrap_or_default());
     let status: HaltStatus = client.delete(&path)?;
     print_stderr(&match team {

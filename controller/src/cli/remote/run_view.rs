@@ -3,10 +3,11 @@
 use super::super::report::{format_open_run, format_report, seconds_since};
 use super::super::table::to_the_second;
 use super::super::{CommandFailure, print, print_stderr};
-use super::client::{Client, path_segment};
+use super::client::Client;
 use backburn::api::types::{RunInfo, RunJournalEntry};
 use backburn::runner::FinishedRun;
 use backburn_experiments::journal::{JournalEntry, Run, Verdict, verdict};
+use backburn_experiments::probes::address::percent_encoded;
 use backburn_experiments::terminal_text::escape;
 
 /// The length of a run's id: a time to the second and four letters.
@@ -15,7 +16,7 @@ const RUN_ID_LENGTH: usize = 20;
 /// The fold of a run's journal. Events of another version's controller that do not fold here are left out of the
 /// fold: the controller's own verdict counts.
 pub(super) fn journal(client: &Client, run: &str) -> Result<Run, CommandFailure> {
-    let run = path_segment(run);
+    let run = percent_encoded(run);
     let mut fold = Run::default();
     let mut after = 0;
     loop {

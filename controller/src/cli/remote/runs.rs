@@ -5,7 +5,7 @@ use super::super::signals::{self, RunSignal, RunSignals};
 use super::super::table::{print_table, to_the_second};
 use super::super::{CommandFailure, print, print_json, print_json_line, print_stderr, runtime};
 use super::super::{default_state, report};
-use super::client::{Client, path_segment, to_json};
+use super::client::{Client, to_json};
 use super::follow::follow;
 use super::run_view;
 use super::{ControllerOptions, RemoteExperiment};
@@ -14,6 +14,7 @@ use backburn::api::types::{
 };
 use backburn::runner::FinishedRun;
 use backburn_experiments::journal::{JournalEntry, Run, Verdict, WAITING_FOR_APPROVAL, verdict};
+use backburn_experiments::probes::address::percent_encoded;
 use clap::Args;
 use serde_json::{Map, Value, json};
 use std::path::PathBuf;
@@ -267,7 +268,7 @@ pub(in crate::cli) fn runs(command: &RunsCommand) -> Result<u8, CommandFailure> 
             let code = followed.map(|followed| followed.finished.verdict.exit_code);
             return Ok(code.unwrap_or(EXIT_INTERRUPTED));
         }
-        let run: RunInfo = client.get(&format!("/api/v1/runs/{}", path_segment(&run)))?;
+        let run: RunInfo = client.get(&format!("/api/v1/runs/{}", percent_encoded(&run)))?;
         match command.json {
             true => print_json(&run),
             false => run_view::print_run(&client, run)?,
@@ -280,7 +281,7 @@ pub(in crate::cli) fn runs(command: &RunsCommand) -> Result<u8, CommandFailure> 
         ("outcome", &command.outcome),
     ] {
         if let Some(value) = value {
-            path.push_str(&format!("&{key}={}", path_segment(value)));
+            path.push_str(&format!("&{key}={}", percent_encoded(value)));
         }
     }
     let runs: Vec<RunInfo> = client.get(&path)?;

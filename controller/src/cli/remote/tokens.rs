@@ -3,11 +3,12 @@
 use super::super::table::{print_table, to_the_second};
 use super::super::{CommandFailure, print, print_json, print_stderr};
 use super::ControllerOptions;
-use super::client::{Client, path_segment};
+use super::client::Client;
 use backburn::api::types::{
     JoinTokenInfo, JoinTokenRequest, RevokedTokens, TokenInfo, TokenRequest,
 };
 use backburn_experiments::labels::parse_labels;
+use backburn_experiments::probes::address::percent_encoded;
 use clap::{Args, Subcommand};
 use jiff::Timestamp;
 
@@ -104,7 +105,7 @@ pub(in crate::cli) fn main(command: &TokensCommand) -> Result<u8, CommandFailure
         }) => revoke(&client, token)?,
         Some(TokensAction::Revoke { person, .. }) => {
             let person = person.as_deref().unwrap_or_default();
-            let path = format!("/api/v1/people/{}", path_segment(person));
+            let path = format!("/api/v1/people/{}", percent_encoded(person));
             let RevokedTokens { revoked } = client.delete(&path)?;
             print_stderr(&format!(
                 "{} tokens of `{person}` are revoked\n",
