@@ -2,11 +2,15 @@
 #![allow(clippy::unwrap_used)] // A test ends by panicking.
 #![cfg(feature = "local-agent")]
 
+#[path = "support/command.rs"]
+mod program;
+
+use program::Said;
 use serde_json::{Value, json};
 use snapbox::cmd::cargo_bin;
 use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 /// A controller on a port of its own, which ends with the test.
@@ -46,16 +50,11 @@ impl Controller {
     }
 
     fn command(&self, words: &[&str]) -> Command {
-        let mut command = Command::new(cargo_bin!("backburn"));
+        let mut command = program::command(self.folder.path(), words);
         command
-            .args(words)
-            .current_dir(self.folder.path())
             .env("BACKBURN_CONTROLLER", &self.address)
             .env("BACKBURN_TOKEN_FILE", self.token())
-            .env("BACKBURN_STATE", self.folder.path().join("state"))
-            .env("NO_COLOR", "1")
-            .env_remove("BACKBURN_TOKEN")
-            .env_remove("BACKBURN_POLICY");
+            .env_remove("BACKBURN_TOKEN");
         command
     }
 
@@ -68,24 +67,6 @@ impl Drop for Controller {
     fn drop(&mut self) {
         self.child.kill().ok();
         self.child.wait().ok();
-    }
-}
-
-/// What a command printed, and its exit code.
-#[derive(Debug)]
-struct Said {
-    code: i32,
-    out: String,
-    err: String,
-}
-
-impl From<Output> for Said {
-    fn from(output: Output) -> Self {
-        Said {
-            code: output.status.code().unwrap(),
-            out: String::from_utf8(output.stdout).unwrap(),
-            err: String::from_utf8(output.stderr).unwrap(),
-        }
     }
 }
 

@@ -2,22 +2,14 @@
 #![allow(clippy::unwrap_used)] // A test ends by panicking.
 #![cfg(feature = "local-agent")]
 
+#[path = "support/command.rs"]
+mod program;
+
+use program::command;
 use serde_json::{Value, json};
 use std::fs::File;
 use std::path::Path;
-use std::process::{Command, Output, Stdio};
-
-fn command(folder: &Path, words: &[&str]) -> Command {
-    let mut command = Command::new(snapbox::cmd::cargo_bin!("backburn"));
-    command
-        .args(words)
-        .current_dir(folder)
-        .env("BACKBURN_STATE", folder.join("state"))
-        .env("NO_COLOR", "1")
-        .env_remove("BACKBURN_POLICY")
-        .env_remove("BACKBURN_CONTROLLER");
-    command
-}
+use std::process::{Output, Stdio};
 
 fn ran(folder: &Path, words: &[&str]) -> Output {
     command(folder, words).output().unwrap()

@@ -2,41 +2,16 @@
 #![allow(clippy::unwrap_used)] // A test ends by panicking.
 #![cfg(feature = "local-agent")]
 
+#[path = "support/command.rs"]
+mod program;
+
+use program::{command, said};
 use serde_json::{Value, json};
 use snapbox::cmd::cargo_bin;
 use std::io::Write;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
-
-/// What a command printed, and its exit code.
-#[derive(Debug)]
-struct Said {
-    code: i32,
-    out: String,
-    err: String,
-}
-
-fn command(folder: &Path, words: &[&str]) -> Command {
-    let mut command = Command::new(cargo_bin!("backburn"));
-    command
-        .args(words)
-        .current_dir(folder)
-        .env("BACKBURN_STATE", folder.join("state"))
-        .env("NO_COLOR", "1")
-        .env_remove("BACKBURN_POLICY")
-        .env_remove("BACKBURN_CONTROLLER");
-    command
-}
-
-fn said(folder: &Path, words: &[&str]) -> Said {
-    let output = command(folder, words).output().unwrap();
-    Said {
-        code: output.status.code().unwrap(),
-        out: String::from_utf8(output.stdout).unwrap(),
-        err: String::from_utf8(output.stderr).unwrap(),
-    }
-}
 
 fn holds() -> Value {
     json!({"title": "All is well", "description": "d", "method": [],
