@@ -1,11 +1,12 @@
-//! Reading files that a document names. Such a path may lead to anything: its type is checked before it is opened, and only
-//! regular files are opened.
+//! Reading files that a document names, and making files that only their owner may read. A path in a document may lead to anything: its
+//! type is checked before it is opened, and only regular files are opened.
 
 use nix::fcntl::{OFlag, open};
 use nix::sys::stat::{Mode, SFlag, fstat};
 use std::fs::File;
 use std::io::{self, Read as _};
 use std::os::fd::AsRawFd as _;
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 
 /// The most that is read of a file that a document names, in bytes.
@@ -32,6 +33,28 @@ pub fn read_text(path: &Path) -> io::Result<String> {
         true => Err(invalid(format!("it is longer than {MAX_FILE_BYTES} bytes"))),
         false => Ok(text),
     }
+}
+
+/// Creates a file that only its owner may read and write, in place of any that is there: that one may be readable by others.
+///
+/// # Errors
+/// The old file could not be removed, or the new one not be created.
+pub fn create_private(path: &Path) -> io::Result<File> {
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let mut options = File::options();
+    options.write(true).create_new(true).mode(0o600).open(path)
+}
+
+/// Syncs the directory that a path is in, so that the path's name survives a crash of the host.
+///
+/// # Errors
+/// The directory could not be opened or synced.
+pub fn sync_parent(path: &Path) -> io::Result<()> {
+    let parent = path.parent().filter(|parent| *parent != Path::new(""));
+    File::open(parent.unwrap_or(Path::new(".")))?.sync_all()
 }
 
 #[cfg(test)]

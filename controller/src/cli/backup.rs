@@ -6,6 +6,7 @@ use super::output::shown_path;
 use super::table::print_table;
 use super::{CommandFailure, print_stderr};
 use backburn::api::role_name;
+use backburn::files::sync_parent;
 use backburn::pki::ca::{AUTHORITY_FILES, CaError, CertificateAuthority};
 use backburn::store::{Backup, SqliteStore, Store, StoreError};
 use clap::Args;
@@ -13,7 +14,7 @@ use jiff::Timestamp;
 use nix::fcntl::{AT_FDCWD, Flock, FlockArg, RenameFlags, renameat2};
 use nix::sys::signal::{SigSet, Signal};
 use serde_json::json;
-use std::fs::{File, OpenOptions};
+use std::fs::OpenOptions;
 use std::io;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
@@ -140,11 +141,7 @@ pub(super) fn backup(command: &BackupCommand) -> Result<u8, CommandFailure> {
         Err(error) => return Err(at(file, &error.into())),
     }
     drop(unfinished);
-    let parent = file.parent().filter(|parent| *parent != Path::new(""));
-    let parent = parent.unwrap_or(Path::new("."));
-    File::open(parent)
-        .and_then(|folder| folder.sync_all())
-        .map_err(|error| at(parent, &error))?;
+    sync_parent(file).map_err(|error| at(file, &error))?;
     print_stderr(&format!(
         "backup of {} as of {}: {}\nhint: whoever reads it can sign certificates: keep it as safe as the controller's data\n",
         shown_path(data),

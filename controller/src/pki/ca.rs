@@ -4,6 +4,7 @@
 //! A URI in its certificate names an agent, and nothing else does; the common name is for people. Agents' certificates are
 //! valid for clients only, so that no agent can impersonate the controller.
 
+use crate::files::{create_private, sync_parent};
 use backburn_experiments::join::problem_with_name;
 use jiff::Timestamp;
 use rcgen::{
@@ -12,9 +13,8 @@ use rcgen::{
     date_time_ymd,
 };
 use ring::rand::SecureRandom as _;
-use std::fs::File;
 use std::io::{self, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::{Duration, SystemTime};
@@ -271,8 +271,8 @@ fn files(folder: &Path, name: &str) -> (PathBuf, PathBuf) {
     (file("key"), file("crt"))
 }
 
-fn move_file(folder: &Path, from: &Path, to: &Path) -> Result<(), CaError> {
-    let moved = std::fs::rename(from, to).and_then(|()| File::open(folder)?.sync_all());
+fn move_file(from: &Path, to: &Path) -> Result<(), CaError> {
+    let moved = std::fs::rename(from, to).and_then(|()| sync_parent(to));
     moved.map_err(|source| CaError::File {
         path: from.into(),
         source,
@@ -283,7 +283,7 @@ fn move_file(folder: &Path, from: &Path, to: &Path) -> Result<(), CaError> {
 fn complete_rotation(folder: &Path) -> Result<(), CaError> {
     let ((next_key, next), (_, current)) = (files(folder, NEXT), files(folder, CURRENT));
     match next.exists() && !next_key.exists() {
-        true => move_file(folder, &next, &current),
+        true => move_file(&next, &current),
         false => Ok(()),
     }
 }
@@ -344,8 +344,8 @@ impl CertificateAuthority {
         KeyAndCertificate::create(folder, NEXT)?;
         write_privately(folder, &old_key, present.0.as_bytes())?;
         write_privately(folder, &old, present.1.as_bytes())?;
-        move_file(folder, &next_key, &key)?;
-        move_file(folder, &next, &certificate)
+        move_file(&next_key, &key)?;
+        move_file(&next, &certificate)
     }
 
     /// Removes the retiring authority from this folder: whatever it has signed, and every token that pins it, is refused once a
@@ -615,20 +615,11 @@ fn write_privately(folder: &Path, path: &Path, content: &[u8]) -> Result<(), CaE
             .recursive(true)
             .mode(0o700)
             .create(folder)?;
-        // A file that a crash left may be readable by others.
-        match std::fs::remove_file(&beside) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            _ => {}
-        }
-        let mut file = File::options()
-            .write(true)
-            .create_new(true)
-            .mode(0o600)
-            .open(&beside)?;
+        let mut file = create_private(&beside)?;
         file.write_all(content)?;
         file.sync_all()?;
         std::fs::rename(&beside, path)?;
-        File::open(folder)?.sync_all()
+        sync_parent(path)
     };
     write().map_err(|source| CaError::File {
         path: path.into(),

@@ -1,13 +1,13 @@
 //! Creating tokens, and what the store keeps of them.
 
 use super::ca::{CaError, CertificateAuthority, hexadecimal, random};
+use crate::files::create_private;
 use crate::store::{ApiTokenRecord, AuditRecord, Hash, Role, Store, StoreError, TokenOrigin};
 use backburn_experiments::token::{ApiToken, Token, TokenKind};
 use jiff::Timestamp;
 use serde_json::json;
 use std::collections::BTreeSet;
 use std::io::{self, Write as _};
-use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 
 /// The name of the first token's file in the data folder.
@@ -55,16 +55,7 @@ pub fn create_first_token(
     }
     let token: ApiToken = create_token(authority).map_err(io::Error::other)?;
     let path = data.join(FIRST_TOKEN_FILE);
-    // A file that a crash left may be readable by others.
-    match std::fs::remove_file(&path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error.into()),
-        _ => {}
-    }
-    let mut file = std::fs::OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(0o600)
-        .open(path)?;
+    let mut file = create_private(&path)?;
     writeln!(file, "{token}")?;
     file.sync_all()?;
     // The file comes first: a stored token that nobody has would keep this from being repeated.

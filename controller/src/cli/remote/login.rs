@@ -2,14 +2,16 @@
 
 use super::super::{CommandFailure, print_stderr, runtime};
 use super::ControllerOptions;
-use super::client::{Client, path_segment, stored_login};
+use super::client::{Client, stored_login};
 use backburn::api::types::{DeviceLoginInfo, DeviceLoginResult};
+use backburn::files::create_private;
+use backburn_experiments::probes::address::percent_encoded;
 use backburn_experiments::terminal_text::escape;
 use backburn_experiments::token::ApiToken;
 use clap::Args;
 use sha2::{Digest as _, Sha256};
 use std::io::Write as _;
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::DirBuilderExt as _;
 use std::path::Path;
 use std::time::{Duration, Instant};
 use tokio_rustls::rustls::pki_types::CertificateDer;
@@ -82,7 +84,7 @@ async fn device_login(client: &Client) -> Result<String, CommandFailure> {
         print_stderr(&format!("or open {}\n", escape(complete)));
     }
     let until = Instant::now() + Duration::from_secs(started.expires_in);
-    let path = format!("/api/v1/login/device/{}", path_segment(&started.login));
+    let path = format!("/api/v1/login/device/{}", percent_encoded(&started.login));
     loop {
         tokio::time::sleep(Duration::from_secs(started.interval.clamp(1, 60))).await;
         let result: DeviceLoginResult = client.request("POST", &path, None).await?;
@@ -123,14 +125,7 @@ fn store(file: &Path, token: &str) -> Result<(), CommandFailure> {
             .create(folder)
             .map_err(failed)?;
     }
-    // A new file each time: one that was there may be readable by others.
-    match std::fs::remove_file(file) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(failed(error)),
-        _ => {}
-    }
-    let mut options = std::fs::OpenOptions::new();
-    let options = options.write(true).create_new(true).mode(0o600);
-    let mut out = options.open(file).map_err(failed)?;
+    let mut out = create_private(file).map_err(failed)?;
     writeln!(out, "{token}").map_err(failed)
 }
 

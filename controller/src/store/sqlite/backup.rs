@@ -3,11 +3,11 @@
 use super::codec::{all, change, one};
 use super::open::StoreFolder;
 use super::schema;
+use crate::files::sync_parent;
 use crate::store::error::{StoreError, StoreErrorKind};
 use crate::store::records::{Backup, RestoreSummary};
 use jiff::Timestamp;
 use rusqlite::{Connection, OpenFlags, params};
-use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -204,9 +204,6 @@ pub(super) fn swap(
         std::fs::rename(place, kept).map_err(unmoved)?;
     }
     std::fs::rename(restored, place).map_err(unmoved)?;
-    let parent = place.parent().unwrap_or(Path::new("."));
-    File::open(parent)
-        .and_then(|folder| folder.sync_all())
-        .map_err(unmoved)?;
+    sync_parent(place).map_err(unmoved)?;
     Ok(kept)
 }

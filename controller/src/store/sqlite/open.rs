@@ -1,5 +1,6 @@
 //! Opening a store: a folder that only its owner may enter, a lock for one controller, and connections.
 
+use crate::files::sync_parent;
 use crate::store::error::{StoreError, StoreErrorKind};
 use nix::fcntl::{Flock, FlockArg};
 use rusqlite::{Connection, OpenFlags};
@@ -172,8 +173,7 @@ fn create_durably(folder: &Path) -> io::Result<()> {
         .recursive(true)
         .mode(0o700)
         .create(folder)?;
-    let parent = folder.parent().filter(|parent| *parent != Path::new(""));
-    File::open(parent.unwrap_or(Path::new(".")))?.sync_all()
+    sync_parent(folder)
 }
 
 /// Opens a file that only its owner may read, and creates it if there is none.
