@@ -19,6 +19,8 @@ mod problem;
 mod request;
 mod runs;
 mod schedules;
+mod session;
+mod settings;
 mod stream;
 mod teams;
 mod tokens;
@@ -137,6 +139,7 @@ impl Api {
         });
         let metrics = Arc::clone(&self.metrics);
         router
+            .merge(crate::page::routes())
             .route("/api/v1/openapi.json", described)
             .fallback(async || {
                 ApiProblem::not_found("the path does not exist")
@@ -209,6 +212,8 @@ fn described() -> (Router<Api>, utoipa::openapi::OpenApi) {
         .routes(routes!(login::page))
         .routes(routes!(login::code))
         .routes(routes!(login::log_out))
+        .routes(routes!(session::get, session::sign_in, session::sign_out))
+        .routes(routes!(settings::get))
         .split_for_parts()
 }
 

@@ -6,6 +6,7 @@ use super::progress::{OutputStyle, ProgressThread};
 use super::remote::{self, ControllerOptions};
 use super::signals::{self, RunSignal, RunSignals};
 use super::{CommandFailure, HostOptions, junit, print, print_stderr, report, runtime};
+use backburn::page::local::LocalPage;
 use backburn::runner::{self, FinishedRun, RunSettings};
 use backburn_experiments::HumanDuration;
 use backburn_experiments::chaostoolkit::{ToolkitHost, toolkit_differences, toolkit_journal};
@@ -40,6 +41,9 @@ pub(super) struct RunCommand {
     /// Write a journal in the Chaos Toolkit's format
     #[arg(long, value_name = "FILE")]
     journal: Option<PathBuf>,
+    /// Serve a page that shows the run, on a free port of the loopback, and print its address, which one browser can use
+    #[arg(long)]
+    page: bool,
     /// Write a JUnit report
     #[arg(long, value_name = "FILE")]
     junit: Option<PathBuf>,
@@ -78,10 +82,15 @@ fn on_fleet(command: &RunCommand) -> Result<u8, CommandFailure> {
         ),
         (command.rollback_strategy.is_some(), "--rollback-strategy"),
         (command.journal.is_some(), "--journal"),
+        (command.page, "--page"),
     ];
     if let Some((_, flag)) = local.into_iter().find(|(given, _)| *given) {
         return Err(CommandFailure::invalid(format!(
-            "`{flag}` requires a run on this host\nhint: write it into the experiment, or run on this host with `--local`"
+            "`{flag}` requires a run on this host\nhint: {}",
+            match flag {
+                "--page" => "the controller serves a page of its own, at its address",
+                _ => "write it into the experiment, or run on this host with `--local`",
+            }
         )));
     }
     let options = remote::runs::RemoteRunOptions {
@@ -147,14 +156,18 @@ pub(super) fn main(command: RunCommand) -> Result<u8, CommandFailure> {
     } else {
         OutputStyle::for_people()
     };
+    let page = command.page.then(serve_page).transpose()?;
     let completed = execute(
         experiment,
         &command.host,
-        command.seed,
-        command
-            .hypothesis_frequency
-            .unwrap_or(DEFAULT_SAMPLING_INTERVAL),
-        style,
+        ExecuteOptions {
+            seed: command.seed,
+            frequency: command
+                .hypothesis_frequency
+                .unwrap_or(DEFAULT_SAMPLING_INTERVAL),
+            style,
+            page: page.as_ref(),
+        },
     )?;
     let CompletedRun {
         finished,
@@ -220,6 +233,29 @@ pub(crate) struct CompletedRun {
     pub(crate) journal: PathBuf,
 }
 
+/// How to run an experiment on this host.
+pub(crate) struct ExecuteOptions<'a> {
+    /// The seed for random selection; random if there is none.
+    pub(crate) seed: Option<u64>,
+    /// How often the hypothesis is sampled while the method runs.
+    pub(crate) frequency: HumanDuration,
+    /// How progress is shown.
+    pub(crate) style: OutputStyle,
+    /// The page that shows the run, too.
+    pub(crate) page: Option<&'a LocalPage>,
+}
+
+/// Serves the page of runs on this host, and prints its address.
+///
+/// # Errors
+/// It cannot be served.
+pub(crate) fn serve_page() -> Result<LocalPage, CommandFailure> {
+    let page = LocalPage::start()
+        .map_err(|error| CommandFailure::invalid(format!("the page cannot be served: {error}")))?;
+    print_stderr(&format!("page: {}\n", page.url()));
+    Ok(page)
+}
+
 /// Runs an experiment on this host and shows its progress.
 ///
 /// # Errors
@@ -227,11 +263,16 @@ pub(crate) struct CompletedRun {
 pub(crate) fn execute(
     experiment: Experiment,
     host: &HostOptions,
-    seed: Option<u64>,
-    frequency: HumanDuration,
-    style: OutputStyle,
+    options: ExecuteOptions<'_>,
 ) -> Result<CompletedRun, CommandFailure> {
+    let ExecuteOptions {
+        seed,
+        frequency,
+        style,
+        page,
+    } = options;
     let run = runner::run_id();
+    let seed = seed.unwrap_or_else(runner::random);
     let state = host.state()?;
     let journal = runner::JournalFile::create(&state, &run).map_err(|error| {
         let what = format!(
@@ -247,21 +288,24 @@ pub(crate) fn execute(
     let access = host.access()?;
     let runtime = runtime()?;
     let progress = ProgressThread::start(style);
-    let watcher = progress.watcher();
+    let (ask_to_stop, stop) = mpsc::unbounded_channel();
+    let mut observers = vec![progress.watcher()];
+    observers.extend(page.map(|page| page.begin(&run, seed, &experiment, ask_to_stop.clone())));
     let warn = progress.warner();
+    let shown_run = run.clone();
     let finished = runtime.block_on(async {
-        let stop = stop_by_signals(warn)
+        stop_by_signals(warn, ask_to_stop)
             .map_err(|error| CommandFailure::invalid(format!("cannot receive signals: {error}")))?;
         let settings = RunSettings {
             run,
-            seed: seed.unwrap_or_else(runner::random),
+            seed,
             frequency,
             sha256: None,
             access,
             approval: None,
             agent_pool: start.into(),
             journal: Box::new(journal),
-            observers: vec![watcher],
+            observers,
             stop,
         };
         Ok::<_, CommandFailure>(runner::run(experiment, settings).await)
@@ -271,6 +315,9 @@ pub(crate) fn execute(
     let entries = progress.end();
     let mut finished = finished?;
     report::name_local_revert(&mut finished.verdict, &state);
+    if let Some(page) = page {
+        page.close(&shown_run, &finished.verdict);
+    }
     Ok(CompletedRun {
         finished,
         entries,
@@ -282,8 +329,8 @@ pub(crate) fn execute(
 /// revert.
 fn stop_by_signals(
     mut warn: impl FnMut(String) + Send + 'static,
-) -> std::io::Result<mpsc::UnboundedReceiver<String>> {
-    let (tell, told) = mpsc::unbounded_channel();
+    tell: mpsc::UnboundedSender<String>,
+) -> std::io::Result<()> {
     let mut received = RunSignals::listen()?;
     tokio::spawn(async move {
         let mut times = 0;
@@ -305,5 +352,5 @@ fn stop_by_signals(
             }
         }
     });
-    Ok(told)
+    Ok(())
 }

@@ -10,6 +10,7 @@ mod problem;
 mod run_plan;
 mod runs;
 pub(super) mod safe_integer;
+mod session;
 mod tokens;
 
 pub use agents::{
@@ -30,4 +31,5 @@ pub use runs::{
     ApprovalInfo, ApprovedRun, RejectRequest, RunInfo, RunJournalEntry, RunNoteInfo, StopRequest,
     StopResult,
 };
+pub use session::{SessionInfo, SettingsInfo};
 pub use tokens::{JoinTokenInfo, JoinTokenRequest, RevokedTokens, TokenInfo, TokenRequest};
