@@ -212,6 +212,7 @@ mod tests {
             name: name.into(),
             person: name.into(),
             role: "viewer".into(),
+            blind: false,
             teams: Default::default(),
             created: "2026-01-01T00:00:00Z".into(),
             expires: expires.map(str::to_owned),
