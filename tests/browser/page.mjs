@@ -195,7 +195,7 @@ async function fleet(browser) {
 
   // The key can be switched off.
   await goTo(page, '#/settings');
-  await page.getByLabel(/halts at once/).uncheck();
+  await page.getByLabel(/halts/).uncheck();
   await page.locator('h1').click();
   await page.keyboard.press('h');
   check((await api(page, 'GET', '/api/v1/halt')).body.halted === false, 'the key can be switched off');
@@ -206,7 +206,7 @@ async function fleet(browser) {
 async function views(browser, run) {
   const page = await open(browser, 'admin');
   await signIn(page, given.admin);
-  const rooms = [['overview', ''], ['runs', 'runs'], ['run', `runs/${run}`], ['experiments', 'experiments'], ['hostile', 'experiments/hostile'], ['schedules', 'schedules'], ['approvals', 'approvals'], ['fleet', 'fleet'], ['agent', `fleet/${given.agent}`], ['audit', 'audit'], ['settings', 'settings']];
+  const rooms = [['overview', ''], ['runs', 'runs'], ['run', `runs/${run}`], ['game-days', 'game-days'], ['experiments', 'experiments'], ['hostile', 'experiments/hostile'], ['schedules', 'schedules'], ['approvals', 'approvals'], ['fleet', 'fleet'], ['agent', `fleet/${given.agent}`], ['audit', 'audit'], ['settings', 'settings']];
   for (const [name, hash] of rooms) {
     await goTo(page, `#/${hash}`);
     await until(`${name} is shown`, async () => (await page.locator('main h1').count()) === 1 && (await page.locator('main .problem').count()) === 0);
@@ -271,6 +271,59 @@ async function foreign(browser) {
   server.close();
 }
 
+/** A game day that two people hold, of whom one may not know what it does. */
+async function gameDay(browser) {
+  const lead = await open(browser, 'lead');
+  await signIn(lead, given.operator);
+  await goTo(lead, '#/game-days');
+  await lead.getByRole('button', { name: 'Prepare tabletop' }).focus();
+  await lead.keyboard.press('Enter');
+  await lead.waitForURL(/#\/game-days\/gd-/);
+  const hash = new URL(lead.url()).hash;
+  await lead.getByLabel(given.prerequisite).check();
+  await until('the prerequisite is met', async () => (await lead.locator('.timeline').innerText()).includes('prerequisite 1 is met'));
+  await lead.getByRole('button', { name: 'Begin' }).click();
+  await until('the day goes on', async () => (await lead.locator('.run-head').innerText()).includes('running'));
+
+  const participant = await open(browser, 'participant');
+  await signIn(participant, given.blind);
+  check((await participant.getByRole('link', { name: 'Experiments' }).count()) === 0, 'a participant is not offered experiments');
+  await goTo(participant, hash);
+  await participant.getByRole('heading', { name: 'Steps' }).waitFor();
+  const hidden = async () => !(await participant.locator('body').innerText()).includes(given.secret);
+  check((await lead.locator('body').innerText()).includes(given.secret) && await hidden(), 'a participant does not see what the step does');
+
+  // A mark by one key, which the other sees within a second; its time is corrected, and both times are kept.
+  await participant.locator('.timeline li').first().waitFor();
+  const began = Date.now();
+  await lead.locator('h1').click();
+  await lead.keyboard.press('d');
+  await participant.locator('.mark', { hasText: 'detected' }).waitFor();
+  console.log(`ok: a mark was seen by another browser after ${Date.now() - began} ms`);
+  await lead.locator('.mark').getByRole('button', { name: 'Correct the time' }).click();
+  await lead.getByLabel('When it really happened').fill(new Date(Date.now() - 60_000).toISOString());
+  await lead.keyboard.press('Enter');
+  await participant.locator('.mark', { hasText: 'corrected by' }).waitFor();
+
+  await participant.getByLabel('Add').fill('<b>The checkout</b> is slow');
+  await participant.keyboard.press('Enter');
+  await lead.locator('.timeline', { hasText: '<b>The checkout</b> is slow' }).waitFor();
+  await lead.getByText('Status update', { exact: true }).click();
+  await lead.getByLabel('Impact').first().fill('Paying takes a minute');
+  await lead.getByLabel('Next update in minutes').first().fill('5');
+  await lead.getByRole('button', { name: 'Send' }).first().click();
+  await until('the page says when the next update is due', async () => (await lead.locator('body').innerText()).includes('The next status update is due in 4 min'));
+  await serious(lead, 'a game day');
+  await serious(participant, 'a game day for a participant');
+  await shoot(lead, 'game-day');
+  await shoot(participant, 'participant');
+  check(await hidden(), 'a participant still does not see it');
+  await lead.getByRole('button', { name: 'Reveal everything' }).click();
+  await until('what is revealed is seen', async () => !(await hidden()));
+  await lead.getByRole('button', { name: 'Stop the day' }).click();
+  await until('the day is over for both', async () => (await lead.locator('.run-head').innerText()).includes('ended') && (await participant.locator('.run-head').innerText()).includes('ended'));
+}
+
 /** The page of one run on this host: its address is good once. */
 async function local(browser) {
   const page = await open(browser, 'local');
@@ -312,6 +365,7 @@ try {
     await views(browser, run);
     await viewer(browser);
     await foreign(browser);
+    if (given.blind) await gameDay(browser);
   }
   check(complaints.length === 0, `the console has no complaint${complaints.map((one) => `\n  ${one}`).join('')}`);
 } catch (error) {

@@ -27,6 +27,7 @@ fn info(api: &Api, who: Actor, expires: Option<Timestamp>) -> SessionInfo {
         teams: who.teams,
         expires: expires.map(|at| at.to_string()),
         version: env!("CARGO_PKG_VERSION").to_owned(),
+        blind: who.is_blind,
         local: false,
         now: Timestamp::now().to_string(),
         identity_provider: api.service.login_desk().is_some(),

@@ -61,8 +61,17 @@ fn page_fleet_is_watched_and_halted_in_a_browser() {
         document["description"] = hostile.into();
         document["tags"] = json!([hostile]);
         fleet.apply("hostile", &document);
+        let day = json!({"game-day": {
+            "title": "A day", "purpose": "We learn how soon we notice", "mode": "tabletop",
+            "duties": {"facilitator": "olga", "scribe": "olga"},
+            "prerequisites": ["The dashboards are open"],
+            "steps": [{"title": "The database is slow", "lasts": "1h", "discuss": "by-hand"}],
+            "reveal": "by-hand", "updates": {"every": "30m"},
+        }});
+        fleet.apply("day", &day);
+        let blind = fleet.says(&["tokens", "make", "pat", "--role", "operator", "--blind"]);
         play(&json!({
-            "play": "fleet", "url": format!("https://{HERE_PORT}"), "experiment": "watched", "agent": "one", "victim": VICTIM,
+            "play": "fleet", "blind": blind.out.trim(), "prerequisite": "The dashboards are open", "secret": "The database is slow", "url": format!("https://{HERE_PORT}"), "experiment": "watched", "agent": "one", "victim": VICTIM,
             "admin": text(&fleet.data().join("admin-token")),
             "operator": text(&fleet.token("olga", "operator")),
             "viewer": text(&fleet.token("vera", "viewer")),

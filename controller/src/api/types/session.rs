@@ -22,6 +22,8 @@ pub struct SessionInfo {
     pub expires: Option<String>,
     /// The version of the program.
     pub version: String,
+    /// Whether the token is for participants of game days, who do not see what a game day does until it is revealed.
+    pub blind: bool,
     /// Whether this is the page of one run on one host, without a controller.
     pub local: bool,
     /// The time of the controller's clock.

@@ -74,10 +74,10 @@ export async function all(room, key, parameter, most = Infinity) {
 }
 
 /**
- * Follows the events of a run. A stream that is cut continues after the last event that was received: nothing is lost and nothing comes
+ * Follows a stream of events of this name. A stream that is cut continues after the last event that was received: nothing is lost and nothing comes
  * twice. While the tab is hidden there is no stream, because a browser has only six connections for all tabs, and a halt needs one.
  */
-export function follow(run, { entry, closed, state }) {
+export function follow(room, name, { entry, closed, state = () => {} }) {
   let source = null;
   let last = 0;
   let over = false;
@@ -86,9 +86,9 @@ export function follow(run, { entry, closed, state }) {
   const open = () => {
     clearTimeout(timer);
     if (over || source || document.hidden) return;
-    source = new EventSource(`/api/v1/${path('runs', run, 'stream')}?after=${last}`);
+    source = new EventSource(`/api/v1/${room}?after=${last}`);
     source.addEventListener('open', () => { failures = 0; heard(); state('live'); });
-    source.addEventListener('entry', (event) => {
+    source.addEventListener(name, (event) => {
       heard();
       const number = Number(event.lastEventId);
       if (number <= last) return;

@@ -8,6 +8,7 @@ import * as approvals from './approvals.js';
 import * as audit from './audit.js';
 import * as experiments from './experiments.js';
 import * as fleet from './fleet.js';
+import * as gameDays from './game_days.js';
 import * as overview from './overview.js';
 import * as run from './run.js';
 import * as runs from './runs.js';
@@ -23,6 +24,7 @@ const REFRESH = 3_000;
 const VIEWS = [
   ['', 'Overview', 'viewer', false, overview.show],
   ['runs', 'Runs', 'viewer', true, (...of) => (of[2].length > 0 ? run.show(...of) : runs.show(...of))],
+  ['game-days', 'Game days', 'viewer', false, gameDays.show],
   ['experiments', 'Experiments', 'viewer', false, experiments.show],
   ['schedules', 'Schedules', 'viewer', false, schedules.show],
   ['approvals', 'Approvals', 'viewer', false, approvals.show],
@@ -42,7 +44,9 @@ let wasLost = false;
 const freshness = h('span', { class: 'freshness', role: 'status' });
 
 const may = (role) => ROLES.indexOf(session.role) >= ROLES.indexOf(role);
-const views = () => VIEWS.filter(([, , role, isLocal]) => may(role) && (isLocal || !session.local));
+/** What a participant sees who may not know what a game day does; the server keeps the rest closed. */
+const BLIND = ['runs', 'game-days', 'settings'];
+const views = () => VIEWS.filter(([name, , role, isLocal]) => may(role) && (isLocal || !session.local) && (!session.blind || BLIND.includes(name)));
 
 function header() {
   const room = parts()[0] ?? '';
@@ -146,6 +150,7 @@ function enter(of) {
   tell();
   addEventListener('hashchange', () => { route(); main.focus({ preventScroll: true }); scrollTo(0, 0); });
   addEventListener('signed-out', () => { if (session) { session = null; location.replace('/'); } });
+  if (session.blind && location.hash.length < 3) location.hash = '#/game-days';
   if (session.local && location.hash.length < 3) get('runs').then((found) => { location.hash = found[0] ? `#/runs/${encodeURIComponent(found[0].id)}` : '#/runs'; });
   route();
 }

@@ -109,9 +109,14 @@ export function render() {
 /** Whether somebody types into something. */
 const isTyping = (target) => target instanceof Element && target.closest('input, textarea, select, [contenteditable]') !== null;
 
+/** The key that was pressed alone and is meant for the page; none if it is not. */
+export function pressed(event) {
+  const isPlain = !event.ctrlKey && !event.metaKey && !event.altKey && !event.repeat && !event.isComposing && !event.defaultPrevented;
+  return isPlain && !isTyping(event.target) && !isKeyOff() ? event.key.toLowerCase() : null;
+}
+
 addEventListener('keydown', (event) => {
-  const isPlain = !event.ctrlKey && !event.metaKey && !event.altKey && !event.repeat && !event.isComposing;
-  if (!isPlain || event.key.toLowerCase() !== HALT_KEY || isTyping(event.target) || isKeyOff() || !session || session.role === 'viewer') return;
+  if (pressed(event) !== HALT_KEY || !session || session.role === 'viewer') return;
   event.preventDefault();
   halt();
 });

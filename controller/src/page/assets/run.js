@@ -3,6 +3,7 @@
 import { announce, badge, button, facts, fill, h, inSeconds, json, length, link as to, nothing, say, seconds, table, when } from './dom.js';
 import { age, follow, get, path, post } from './api.js';
 import { ProbeChart } from './charts.js';
+import { Notes } from './notes.js';
 import { RunModel, abortRules, causeName, phaseName, probesOf, victims } from './run_model.js';
 
 /** How often charts are drawn at most, in milliseconds. */
@@ -18,7 +19,8 @@ export async function show(place, context, [id]) {
   }
   if (!context.isCurrent()) return;
   const view = new RunView(place, context, run, document_);
-  const stream = follow(id, {
+  const notes = context.session.local ? null : new Notes(view.notes, context, path('runs', id));
+  const stream = follow(`${path('runs', id)}/stream`, 'entry', {
     entry: (entry) => view.take(entry),
     closed: (closed) => { run = closed; view.close(closed); },
     state: (state) => view.linked(state),
@@ -34,6 +36,7 @@ export async function show(place, context, [id]) {
     media.forEach((one) => one.removeEventListener('change', recoloured));
     removeEventListener('large', recoloured);
     view.end();
+    notes?.end();
   });
 }
 
@@ -54,7 +57,7 @@ class RunView {
     Object.assign(this, {
       state: part('run-state'), clock: h('span', { class: 'clock', role: 'timer' }), phase: h('span', { class: 'phase' }), fresh: h('span', { class: 'dim' }),
       verdict: part('verdict'), faults: part('faults'), owed: part('owed'), rulesPlace: part('rules'), chartsPlace: part('charts'),
-      timeline: h('ol', { class: 'timeline', tabindex: '0', 'aria-label': 'Timeline, the latest first' }), whole: part('whole'),
+      timeline: h('ol', { class: 'timeline', tabindex: '0', 'aria-label': 'Timeline, the latest first' }), whole: part('whole'), notes: part('notes'),
     });
     const mayStop = context.may('operator');
     this.stop = mayStop && run.state !== 'over' ? button('Stop this run', async () => { await post(`${path('runs', run.id)}/stop`, { why: 'on the page' }); }, {}) : null;
@@ -67,6 +70,7 @@ class RunView {
         h('section', {}, h('h2', {}, 'Still to be reverted'), this.owed),
         h('section', {}, h('h2', {}, 'What ends this run'), this.rulesPlace)),
       h('section', {}, h('h2', {}, 'Probes'), h('p', { class: 'dim legend' }, h('span', { class: 'swatch fault' }), ' a fault acts ', h('span', { class: 'swatch band' }), ' tolerance ', h('span', { class: 'swatch bad' }), ' outside ', h('span', { class: 'swatch warn' }), ' unknown'), this.chartsPlace),
+      context.session.local ? null : h('section', {}, h('h2', {}, 'Notes and marks'), this.notes),
       h('section', {}, h('h2', {}, 'Timeline'), this.timeline),
       h('section', {}, h('h2', {}, 'About'), this.whole));
     this.about();

@@ -8,8 +8,8 @@ export async function show(place, context) {
   const { session } = context;
   const box = h('input', { type: 'checkbox', id: 'halt-key', onchange: () => setKeyOff(!box.checked) });
   box.checked = !isKeyOff();
-  const own = section('This browser', context.may('operator') ? h('p', {}, box, h('label', { for: 'halt-key' }, ` The key ${HALT_KEY.toUpperCase()} halts at once, unless something is being typed`)) : h('p', {}, 'Nothing to set.'));
-  if (session.local) {
+  const own = section('This browser', context.may('operator') ? h('p', {}, box, h('label', { for: 'halt-key' }, ` Keys act at once, unless something is being typed: ${HALT_KEY.toUpperCase()} halts; D, M, R, W and Q mark a moment of a run or a game day`)) : h('p', {}, 'Nothing to set.'));
+  if (session.local || session.blind) {
     fill(place, title('Settings'), facts([['Version', session.version]]), own);
     return;
   }

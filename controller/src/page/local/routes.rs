@@ -98,6 +98,7 @@ fn session_info() -> SessionInfo {
         teams: BTreeSet::new(),
         expires: None,
         version: env!("CARGO_PKG_VERSION").to_owned(),
+        blind: false,
         local: true,
         now: Timestamp::now().to_string(),
         identity_provider: false,
