@@ -42,7 +42,12 @@ pub fn guard(output: &str) -> Cow<'_, str> {
 
 /// The same value with each text in it escaped, the keys of its maps included. None if it cannot be written as JSON and read
 /// back, which never happens to messages, events and verdicts.
-pub fn escaped<T: Serialize + DeserializeOwned>(value: &T) -> Option<T> {
+pub fn escaped<T: Serialize + DeserializeOwned + Clone>(value: &T) -> Option<T> {
+    // JSON has a backslash before whatever it escapes.
+    let text = serde_json::to_string(value).ok()?;
+    if !text.chars().any(|c| c == '\\' || is_deceptive(c)) {
+        return Some(value.clone());
+    }
     let mut json = serde_json::to_value(value).ok()?;
     escape_json(&mut json);
     serde_json::from_value(json).ok()
