@@ -219,7 +219,11 @@ pub(crate) fn main(words: Vec<OsString>) -> ExitCode {
     if let Some(code) = agent_help(&words) {
         return code;
     }
-    let cli = match Cli::try_parse_from(std::iter::once("backburn".into()).chain(words)) {
+    let parsed = match parse_frequent(&words) {
+        Some(command) => Ok(Cli { command }),
+        None => Cli::try_parse_from(std::iter::once("backburn".into()).chain(words)),
+    };
+    let cli = match parsed {
         Ok(cli) => cli,
         Err(error) => {
             let code = u8::try_from(error.exit_code()).unwrap_or(EXIT_INVALID);
@@ -294,6 +298,25 @@ pub(crate) fn main(words: Vec<OsString>) -> ExitCode {
         code
     });
     ExitCode::from(output::exit_code(code))
+}
+
+/// Parses the commands that scripts start often, each with its own definition alone: defining all commands takes longer than parsing one.
+/// None for other commands, and for whatever is not valid: the whole definition explains what is wrong.
+fn parse_frequent(words: &[OsString]) -> Option<CliCommand> {
+    match words.first()?.to_str()? {
+        "run" => parse_alone(words).map(CliCommand::Run),
+        "validate" => parse_alone(words).map(CliCommand::Validate),
+        "plan" => parse_alone(words).map(CliCommand::Plan),
+        "status" => parse_alone(words).map(CliCommand::Status),
+        _ => None,
+    }
+}
+
+/// Parses the words of one command, of which the first is its name.
+fn parse_alone<C: Args>(words: &[OsString]) -> Option<C> {
+    let command = C::augment_args(clap::Command::new("backburn"));
+    let matches = command.try_get_matches_from(words).ok()?;
+    C::from_arg_matches(&matches).ok()
 }
 
 /// Answers `help` about a command that is the agent's own. None if the words ask for something else.
