@@ -8,6 +8,7 @@ mod experiment_ref;
 pub(super) mod experiments;
 mod follow;
 pub(super) mod halt;
+mod lock_options;
 pub(super) mod login;
 mod run_view;
 pub(super) mod runs;
@@ -16,3 +17,4 @@ pub(super) mod tokens;
 
 pub(super) use client::ControllerOptions;
 pub(super) use experiment_ref::RemoteExperiment;
+pub(super) use lock_options::LockOptions;
