@@ -1,6 +1,8 @@
 //! `backburn run`: runs an experiment, on this host or on a fleet, and reports its verdict.
 
+use super::comparison::format_comparison;
 use super::experiment_source::{self, Variables};
+use super::history;
 use super::output::{ReportFile, shown_path};
 use super::progress::{OutputStyle, ProgressThread};
 use super::remote::{self, ControllerOptions};
@@ -52,6 +54,9 @@ pub(super) struct RunCommand {
     /// When to execute the rollbacks: default, always, never, deviated
     #[arg(long, value_name = "STRATEGY", value_parser = document_value::<RollbackStrategy>)]
     rollback_strategy: Option<RollbackStrategy>,
+    /// Show the figures of an earlier run beside those of this one: `last-held` is the latest that held
+    #[arg(long, value_name = "last-held|RUN", conflicts_with = "json")]
+    compare_with: Option<String>,
     #[command(flatten)]
     variables: Variables,
     #[command(flatten)]
@@ -92,11 +97,22 @@ fn on_fleet(command: &RunCommand) -> Result<u8, CommandFailure> {
         )?,
         seed: command.seed,
         variables: command.variables.configuration()?,
-        wait: command.wait || command.junit.is_some(),
+        wait: command.wait || command.junit.is_some() || command.compare_with.is_some(),
         json: command.json,
     };
     let junit_file = command.junit.as_deref().map(ReportFile::open).transpose()?;
+    let before = match &command.compare_with {
+        Some(which) => Some(remote::runs::earlier_run(
+            &command.controller,
+            &options.experiment,
+            which,
+        )?),
+        None => None,
+    };
     let (code, followed) = remote::runs::run(&command.controller, options)?;
+    if let (Some(before), Some(followed)) = (&before, &followed) {
+        print(&format_comparison(&followed.finished.verdict, before));
+    }
     if let (Some(file), Some(followed)) = (junit_file, &followed) {
         file.write(&junit::report(
             &followed.title,
@@ -139,6 +155,10 @@ pub(super) fn main(command: RunCommand) -> Result<u8, CommandFailure> {
         ));
     }
     let title = experiment.document.title.clone();
+    let before = match &command.compare_with {
+        Some(which) => Some(history::earlier_run(&command.host.state()?, &title, which)?),
+        None => None,
+    };
     let (timing, has_fault) = (experiment.hypothesis_timing, experiment.has_fault());
     let for_toolkit = toolkit_file.is_some().then(|| experiment.clone());
 
@@ -167,6 +187,9 @@ pub(super) fn main(command: RunCommand) -> Result<u8, CommandFailure> {
         print(&format!("{line}\n"));
     } else {
         print(&report::format_report(&title, &finished, Some(&journal)));
+        if let Some(before) = &before {
+            print(&format_comparison(verdict, before));
+        }
         if !has_fault {
             for difference in toolkit_differences(timing, &finished.run, verdict) {
                 print_stderr(&format!("note: {}\n", escape(&difference)));

@@ -282,6 +282,7 @@ impl Service {
             self.close(WriteSource::Run, &run, &not_begun(why.clone()));
             return Err(Refusal::new("host", why).into());
         }
+        self.notify_start(new);
         Ok(run)
     }
 
@@ -332,6 +333,8 @@ impl Service {
                 sha256,
                 recovery_within: None,
                 approved_by: None,
+                question: None,
+                tolerances: Default::default(),
             },
             Event::NotStarted {
                 rule: refusal.rule.clone(),
@@ -450,6 +453,7 @@ impl Service {
             .or_default() += 1;
         self.schedules.send_modify(|count| *count += 1);
         self.send_trace(run);
+        self.notify_end(run, verdict);
     }
 
     /// Tells apart what an agent owes and what it invents.

@@ -1,14 +1,17 @@
 //! Commands that are sent to a controller over its HTTP API: one file for each kind of resource.
 
+pub(super) mod actions;
 pub(super) mod agents;
 pub(super) mod approvals;
 pub(super) mod audit;
 mod client;
+pub(super) mod coverage;
 mod experiment_ref;
 pub(super) mod experiments;
 mod follow;
 pub(super) mod halt;
 pub(super) mod login;
+pub(super) mod run_report;
 mod run_view;
 pub(super) mod runs;
 pub(super) mod status;
