@@ -333,7 +333,7 @@ fn report_of_a_long_run_with_twenty_probes_is_small() {
         },
     );
     assert_eq!(found.plots.len(), 21);
-    assert_eq!(found.timeline_left_out, 2000 / 50 * 2 * 20 + 2 - 300);
+    assert_eq!(found.timeline_left_out, (2000 / 50 * 2 - 12) * 20);
     for format in [
         ReportFormat::Html,
         ReportFormat::Markdown,

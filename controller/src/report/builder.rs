@@ -20,8 +20,8 @@ const MAX_COLUMNS: usize = 4800;
 const MAX_COLUMNS_PER_PLOT: usize = 240;
 /// The fewest columns of one plot.
 const MIN_COLUMNS_PER_PLOT: usize = 60;
-/// The most changes of probes in the timeline.
-const MAX_PROBE_CHANGES: usize = 300;
+/// The most changes of one probe in the timeline: those of a probe that flaps would hide all else.
+const MAX_CHANGES_PER_PROBE: usize = 12;
 
 /// What a journal says, as far as it was read.
 pub struct ReportBuilder {
@@ -38,7 +38,7 @@ pub struct ReportBuilder {
     /// When the end of each injection was reported, in seconds.
     ends: BTreeMap<String, f64>,
     timeline: Vec<TimelineItem>,
-    probe_changes: usize,
+    changes_left_out: usize,
     sha256: Option<String>,
     program: String,
     hash: Context,
@@ -57,7 +57,7 @@ impl Default for ReportBuilder {
             planned: BTreeMap::new(),
             ends: BTreeMap::new(),
             timeline: Vec::new(),
-            probe_changes: 0,
+            changes_left_out: 0,
             sha256: None,
             program: String::new(),
             hash: Context::new(&SHA256),
@@ -110,9 +110,10 @@ impl ReportBuilder {
         series.last = Some(sample.judgement);
         series.push(sample);
         if is_change {
-            self.probe_changes += 1;
-            if self.probe_changes <= MAX_PROBE_CHANGES {
-                self.timeline.push(timeline::probe_change(&entry, sample));
+            series.changes += 1;
+            match series.changes <= MAX_CHANGES_PER_PROBE {
+                true => self.timeline.push(timeline::probe_change(&entry, sample)),
+                false => self.changes_left_out += 1,
             }
         }
         Ok(())
@@ -199,7 +200,7 @@ impl ReportBuilder {
             ended: self.ended,
             seconds: self.run.elapsed,
             objectives: summary::objectives(&self, &verdict, &hits, &items),
-            timeline_left_out: self.probe_changes.saturating_sub(MAX_PROBE_CHANGES),
+            timeline_left_out: self.changes_left_out,
             timeline: items,
             plots,
             held: summary::held(&self.run, &verdict),

@@ -74,14 +74,14 @@ fn inline(text: &str) -> String {
         .replace("://", ":\u{200b}//")
         .replace("www.", "www\u{200b}.");
     match out.trim_start().starts_with(['-', '+', '=']) || begins_list(&out) {
-        true => format!("\\{}", out.trim_start()),
+        true => format!("\u{200b}{}", out.trim_start()),
         false => out,
     }
 }
 
 fn begins_list(text: &str) -> bool {
     let rest = text.trim_start_matches(|c: char| c.is_ascii_digit());
-    rest.len() < text.len() && rest.starts_with(['.', ')'])
+    rest.len() < text.len() && (rest.starts_with(". ") || rest.starts_with(") "))
 }
 
 #[cfg(test)]
@@ -94,7 +94,9 @@ mod tests {
             ("<script>x</script>", "&lt;script&gt;x&lt;/script&gt;"),
             ("[a](b) | **c**", "\\[a\\](b) \\| \\*\\*c\\*\\*"),
             ("a\n# b", "a\\\\n\\# b"),
-            ("- x", "\\- x"),
+            ("- x", "\u{200b}- x"),
+            ("1. x", "\u{200b}1. x"),
+            ("1.5 s", "1.5 s"),
             ("see https://example.org", "see https:\u{200b}//example.org"),
         ] {
             assert_eq!(inline(text), expected);

@@ -282,7 +282,7 @@ fn reverted(report: &RunReport) -> Vec<ReportBlock<'_>> {
 
 fn actions(report: &RunReport) -> Vec<ReportBlock<'_>> {
     if report.actions.is_empty() {
-        let none = "No action was recorded. `backburn actions add` records one, with an owner, a date, and the experiment that proves the fix.";
+        let none = "No action was recorded. The command backburn actions add records one, with an owner, a date, and the experiment that proves the fix.";
         return vec![ReportBlock::Text(none.into())];
     }
     let rows = report.actions.iter().map(|action| {
@@ -406,7 +406,7 @@ fn evidence(report: &RunReport) -> Vec<ReportBlock<'_>> {
                 false => format!(", hash of the last one {}", evidence.head),
             }
         )),
-        ReportBlock::Text("`backburn report --verify FILE` makes this report again from the store and compares them.".into()),
+        ReportBlock::Text("The command backburn report --verify FILE makes this report again from the store and compares them.".into()),
         ReportBlock::Code(evidence.to_string()),
     ]
 }

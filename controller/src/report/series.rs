@@ -90,6 +90,8 @@ pub(super) struct ProbeSeries {
     pub(super) is_hypothesis: bool,
     pub(super) band: ToleranceBand,
     pub(super) last: Option<Judgement>,
+    /// How often the judgement changed.
+    pub(super) changes: usize,
     points: Vec<SamplePoint>,
 }
 

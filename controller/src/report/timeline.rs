@@ -3,10 +3,10 @@
 use super::journal_line::SampleLine;
 use super::model::{TimelineItem, TimelineSource};
 use crate::store::{CLEANED, RunNoteEntry};
+use backburn_experiments::game_day::happened_times;
 use backburn_experiments::journal::{Event, JournalEntry, Judgement, Tone};
 use jiff::Timestamp;
 use serde_json::Value;
-use std::collections::BTreeMap;
 
 /// The kind of a note that corrects the time of another one.
 const CORRECTION: &str = "correction";
@@ -56,26 +56,17 @@ pub(super) fn probe_change(entry: &JournalEntry, sample: &SampleLine<'_>) -> Tim
     TimelineItem::of_machine(entry, tone_name(tone), text)
 }
 
-/// When what a note tells happened, where its content says so.
-fn named_time(body: &Value) -> Option<Timestamp> {
-    body["happened"].as_str()?.parse().ok()
-}
-
 /// The lines of notes. A correction moves the note that it names, and both times are kept.
 pub(super) fn of_notes(notes: &[RunNoteEntry], started: Option<Timestamp>) -> Vec<TimelineItem> {
-    let corrections = notes.iter().filter(|entry| entry.note.kind == CORRECTION);
-    let corrected: BTreeMap<u64, Timestamp> = corrections
-        .filter_map(|entry| {
-            let number = entry.note.body["of"].as_u64()?;
-            Some((number, named_time(&entry.note.body)?))
-        })
-        .collect();
+    let times = happened_times(notes.iter().map(|entry| {
+        let note = &entry.note;
+        (entry.number, note.at, note.kind.as_str(), &note.body)
+    }));
     let shown = notes.iter().filter(|entry| entry.note.kind != CORRECTION);
     shown
         .map(|entry| {
             let note = &entry.note;
-            let at = corrected.get(&entry.number).copied();
-            let at = at.or_else(|| named_time(&note.body)).unwrap_or(note.at);
+            let at = times.get(&entry.number).map_or(note.at, |(at, _)| *at);
             TimelineItem {
                 at,
                 seconds: started.map_or(0.0, |started| at.duration_since(started).as_secs_f64()),

@@ -315,20 +315,20 @@ impl Service {
         self.action(id)
     }
 
-    /// Requires that what an action names exists, and that the token may see it.
+    /// Requires that the experiment or the run that an action names exists, and that the token may see it.
     fn require(&self, who: &Actor, kind: OwnedKind, id: &str) -> Result<(), ActionError> {
-        let found = match kind {
-            OwnedKind::Experiment => self.store.experiment(id, None).map(|_| ()),
-            OwnedKind::Run | OwnedKind::Action => self.store.run(id).map(|_| ()),
+        let found = match kind == OwnedKind::Experiment {
+            true => self.store.experiment(id, None).map(|_| ()),
+            false => self.store.run(id).map(|_| ()),
         };
         let is_there = match found {
             Ok(()) => self.sees(who, kind, id)?,
             Err(error) if error.kind == StoreErrorKind::NotThere => false,
             Err(error) => return Err(error.into()),
         };
-        let (what, command) = match kind {
-            OwnedKind::Experiment => ("experiment", "experiments"),
-            OwnedKind::Run | OwnedKind::Action => ("run", "runs"),
+        let (what, command) = match kind == OwnedKind::Experiment {
+            true => ("experiment", "experiments"),
+            false => ("run", "runs"),
         };
         match is_there {
             true => Ok(()),

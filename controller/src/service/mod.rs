@@ -9,11 +9,14 @@ mod approvals;
 mod cleaned;
 mod coverage;
 mod failpoint;
+mod game_day_keeper;
+mod game_days;
 mod halt;
 mod issued_injections;
 mod local_program_policy;
 mod login;
 mod membership;
+mod notes;
 mod notification_text;
 mod notifications;
 mod otlp;
@@ -36,8 +39,10 @@ mod teams;
 pub use actions::{Action, ActionCounts, ActionError, NewAction};
 pub use approvals::ApprovalPlan;
 pub use coverage::{FaultCoverage, ServiceCoverage};
+pub use game_days::{GAME_DAY_PREFIX, GameDayError, GameDaySpec, HeldGameDay};
 pub use halt::{ActiveHalt, HaltReport, LastHalt};
 pub use login::{DeviceLogin, LoggedIn, LoginDesk, LoginError};
+pub use notes::NoteWritten;
 pub use notification_text::{NotificationFormat, NotificationKind};
 pub use notifications::NotificationTarget;
 pub use policy::{
@@ -126,6 +131,12 @@ pub struct Service {
     acted_faults: Mutex<BTreeMap<String, Arc<Vec<coverage::ActedFault>>>>,
     /// Changes when a schedule may have changed.
     schedules: tokio::sync::watch::Sender<u64>,
+    /// Changes when something may be due at a game day.
+    game_days: tokio::sync::watch::Sender<u64>,
+    /// Held while the stream of a game day is read and continued, so that nothing is done twice.
+    game_day_turn: Mutex<()>,
+    /// Tells of each note that was written.
+    notes: tokio::sync::broadcast::Sender<NoteWritten>,
 }
 
 /// The name that the controller has in the audit log in place of a token's.
@@ -144,6 +155,8 @@ pub struct Actor {
     pub teams: BTreeSet<String>,
     /// The role that the token has.
     pub role: Role,
+    /// Whether it is the token of a participant of game days, who may not know what they do before it is revealed.
+    pub is_blind: bool,
 }
 
 impl From<&ApiTokenRecord> for Actor {
@@ -154,6 +167,7 @@ impl From<&ApiTokenRecord> for Actor {
             person: token.person.clone(),
             teams: token.teams.clone(),
             role: token.role,
+            is_blind: token.is_blind,
         }
     }
 }
@@ -203,6 +217,9 @@ impl Service {
             notifier: notifications::Notifier::default(),
             acted_faults: Mutex::default(),
             schedules: tokio::sync::watch::Sender::new(0),
+            game_days: tokio::sync::watch::Sender::new(0),
+            game_day_turn: Mutex::default(),
+            notes: tokio::sync::broadcast::Sender::new(notes::NOTE_BACKLOG),
         }))
     }
 

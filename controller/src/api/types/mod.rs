@@ -6,6 +6,7 @@ mod agents;
 mod audit;
 mod coverage;
 mod experiments;
+mod game_days;
 mod halt;
 mod login;
 mod problem;
@@ -23,6 +24,10 @@ pub use coverage::{CoverageInfo, TriedFault};
 pub use experiments::{
     ApplyResult, ExperimentInfo, InlineRunRequest, PauseInfo, PauseRequest, ResumeScheduleResult,
     StartRunRequest, StartRunResult, UpcomingRuns, VersionInfo,
+};
+pub use game_days::{
+    GameDayDocumentInfo, GameDayInfo, GameDayReason, GameDayStepInfo, PrepareGameDayRequest,
+    PrerequisiteInfo, PromptInfo, RevealRequest,
 };
 pub use halt::{AgentHaltResult, GuardianRevert, HaltRequest, HaltResult, HaltStatus, TeamHalt};
 pub use login::{
