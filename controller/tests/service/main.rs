@@ -6,6 +6,7 @@ mod api;
 mod approvals;
 mod ceilings;
 mod coverage;
+mod locks;
 mod notifications;
 mod schedules;
 #[path = "../support/mod.rs"]

@@ -12,6 +12,7 @@ pub(super) mod experiments;
 mod follow;
 pub(super) mod game_days;
 pub(super) mod halt;
+mod lock_options;
 pub(super) mod login;
 pub(super) mod run_report;
 mod note_lines;
@@ -23,3 +24,4 @@ pub(super) mod tokens;
 
 pub(super) use client::ControllerOptions;
 pub(super) use experiment_ref::RemoteExperiment;
+pub(super) use lock_options::LockOptions;
