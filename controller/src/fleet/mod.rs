@@ -414,6 +414,15 @@ impl Fleet {
         members.values().filter(hangs).count()
     }
 
+    /// The names of the connected agents that do not answer.
+    pub fn unresponsive_names(&self) -> Vec<String> {
+        let members = self.members();
+        let hangs = members
+            .iter()
+            .filter(|(_, member)| member.handle.is_unresponsive());
+        hangs.map(|(name, _)| name.clone()).collect()
+    }
+
     /// The connected agents that could not revert something, and how many injections each.
     pub fn owing(&self) -> BTreeMap<String, usize> {
         let members = self.members();
