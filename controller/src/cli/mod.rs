@@ -2,6 +2,7 @@
 //! is that of its outcome.
 
 mod backup;
+mod comparison;
 mod controller;
 mod data_directory;
 mod demo;
@@ -21,6 +22,7 @@ mod progress_tty;
 mod remote;
 mod report;
 mod run;
+mod run_report;
 mod schedules;
 mod shell_words;
 mod signals;
@@ -93,6 +95,12 @@ enum CliCommand {
     Experiments(remote::experiments::ExperimentsCommand),
     /// List runs of this host or of a controller, or show or follow one
     Runs(remote::runs::RunsCommand),
+    /// Write the report of a run that is over, or verify one that was written
+    Report(run_report::ReportCommand),
+    /// List, add, change or close actions: what will be done about what runs have found
+    Actions(remote::actions::ActionsCommand),
+    /// Show which faults each service has been shown to survive, when last, and what was never tried
+    Coverage(remote::coverage::CoverageCommand),
     /// Stop a run; its faults are reverted first
     Stop(remote::runs::StopCommand),
     /// Hold game days: prepare one, go through its steps, and list those that were held
@@ -253,6 +261,9 @@ pub(crate) fn main(words: Vec<OsString>) -> ExitCode {
         CliCommand::Experiments(command) => remote::experiments::main(&command),
         CliCommand::Runs(command) if command.is_for_host() => history::runs(&command),
         CliCommand::Runs(command) => remote::runs::runs(&command),
+        CliCommand::Report(command) => run_report::report(&command),
+        CliCommand::Actions(command) => remote::actions::main(&command),
+        CliCommand::Coverage(command) => remote::coverage::coverage(&command),
         CliCommand::Stop(command) => remote::runs::stop(&command),
         CliCommand::Login(command) => remote::login::login(&command),
         CliCommand::Logout(command) => remote::login::logout(&command),

@@ -1,5 +1,6 @@
 //! A store in SQLite on a local disk: one thread at a time writes, and any number of threads read.
 
+mod actions;
 mod approvals;
 mod audit;
 mod backup;
@@ -19,9 +20,10 @@ use super::Store;
 use super::error::{StoreError, StoreErrorKind};
 use super::export::ImportError;
 use super::records::{
-    ApiTokenRecord, ApprovalRecord, AuditEntry, AuditHead, AuditRecord, Backup, ChainVerification,
-    EnrolledAgent, ExperimentRecord, ExperimentVersionRecord, GameDayDocumentRecord, GameDayRecord,
-    GameDayRun, Hash, JoinTokenRecord, NewRun, NoteStream, NumberedEvent, OwnedKind, PutResult,
+    ActionChange, ActionChangeEntry, ApiTokenRecord, ApprovalRecord, AuditEntry, AuditHead,
+    AuditRecord, Backup, ChainVerification, EnrolledAgent, ExperimentRecord,
+    ExperimentVersionRecord, GameDayDocumentRecord, GameDayRecord, GameDayRun, Hash,
+    JoinTokenRecord, NewRun, NoteStream, NumberedEvent, OwnedKind, PutResult,
     RestoreSummary, RunEnd, RunFilter, RunNote, RunNoteEntry, RunRecord, StoreStatistics,
     WaitingRun,
 };
@@ -325,6 +327,16 @@ impl Store for SqliteStore {
         })
     }
 
+    fn journal_lines(
+        &self,
+        run: &str,
+        read: &mut dyn FnMut(&str) -> bool,
+    ) -> Result<(), StoreError> {
+        self.read("read a run's journal", |connection| {
+            runs::journal_lines(connection, run, read)
+        })
+    }
+
     fn close_run(&self, run: &str, end: &RunEnd) -> Result<(), StoreError> {
         let (run, end) = (run.to_owned(), end.clone());
         let verdict = codec::json(&end.verdict)?;
@@ -472,6 +484,23 @@ impl Store for SqliteStore {
 
     fn unclean_runs(&self) -> Result<Vec<String>, StoreError> {
         self.read("list the runs that are not clean", run_notes::unclean_runs)
+    }
+
+    fn append_action_change(
+        &self,
+        action: Option<u64>,
+        at: Timestamp,
+        who: &str,
+        change: &ActionChange,
+    ) -> Result<u64, StoreError> {
+        let (who, change) = (who.to_owned(), change.clone());
+        self.write("change an action", move |connection| {
+            actions::append(connection, action, at, &who, &change)
+        })
+    }
+
+    fn action_changes(&self) -> Result<Vec<ActionChangeEntry>, StoreError> {
+        self.read("list the actions", actions::list)
     }
 
     fn forget_run(&self, before: Timestamp) -> Result<Option<String>, StoreError> {
