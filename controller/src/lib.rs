@@ -12,6 +12,7 @@ pub mod oidc;
 pub mod page;
 pub mod pki;
 pub mod providers;
+pub mod report;
 pub mod request_id;
 pub mod runner;
 pub mod server;

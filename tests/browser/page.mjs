@@ -206,7 +206,7 @@ async function fleet(browser) {
 async function views(browser, run) {
   const page = await open(browser, 'admin');
   await signIn(page, given.admin);
-  const rooms = [['overview', ''], ['runs', 'runs'], ['run', `runs/${run}`], ['game-days', 'game-days'], ['experiments', 'experiments'], ['hostile', 'experiments/hostile'], ['schedules', 'schedules'], ['approvals', 'approvals'], ['fleet', 'fleet'], ['agent', `fleet/${given.agent}`], ['audit', 'audit'], ['settings', 'settings']];
+  const rooms = [['overview', ''], ['runs', 'runs'], ['run', `runs/${run}`], ['game-days', 'game-days'], ['actions', 'actions'], ['experiments', 'experiments'], ['hostile', 'experiments/hostile'], ['schedules', 'schedules'], ['approvals', 'approvals'], ['fleet', 'fleet'], ['agent', `fleet/${given.agent}`], ['audit', 'audit'], ['settings', 'settings']];
   for (const [name, hash] of rooms) {
     await goTo(page, `#/${hash}`);
     await until(`${name} is shown`, async () => (await page.locator('main h1').count()) === 1 && (await page.locator('main .problem').count()) === 0);

@@ -7,7 +7,8 @@ use super::progress_tty::{TerminalSize, TtyProgress};
 use super::{print, print_stderr};
 use backburn::runner::EventObserver;
 use backburn_experiments::journal::{Event, JournalEntry};
-use backburn_experiments::terminal_text::{escape, escaped};
+use backburn_experiments::terminal_text::{escape, escaped, is_plain};
+use std::borrow::Cow;
 use std::io::IsTerminal;
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread::JoinHandle;
@@ -25,6 +26,8 @@ pub(crate) enum OutputStyle {
     Live,
     /// A line on stderr for each event.
     Lines,
+    /// Nothing: several runs go on at the same time.
+    Quiet,
 }
 
 impl OutputStyle {
@@ -83,6 +86,14 @@ impl ProgressThread {
     }
 }
 
+/// The entry with everything escaped. None if it cannot be escaped.
+fn shown(entry: &JournalEntry) -> Option<Cow<'_, JournalEntry>> {
+    match is_plain(entry) {
+        true => Some(Cow::Borrowed(entry)),
+        false => escaped(entry).map(Cow::Owned),
+    }
+}
+
 fn show(style: OutputStyle, from: &mpsc::Receiver<ProgressMessage>) -> Vec<JournalEntry> {
     let mut entries: Vec<JournalEntry> = Vec::new();
     let paint = Palette::stderr();
@@ -103,7 +114,7 @@ fn show(style: OutputStyle, from: &mpsc::Receiver<ProgressMessage>) -> Vec<Journ
         };
         let now = Instant::now();
         let mut lines = Vec::new();
-        if style != OutputStyle::Json {
+        if !matches!(style, OutputStyle::Json | OutputStyle::Quiet) {
             lines.extend(formatter.due(now));
         }
         match said {
@@ -117,7 +128,9 @@ fn show(style: OutputStyle, from: &mpsc::Receiver<ProgressMessage>) -> Vec<Journ
                     if let Ok(line) = serde_json::to_string(&entry) {
                         print(&format!("{line}\n"));
                     }
-                } else if let Some(shown) = escaped(&*entry) {
+                } else if style == OutputStyle::Quiet {
+                    // The events are only kept.
+                } else if let Some(shown) = shown(&entry) {
                     let line = formatter.line(&shown, now);
                     // Samples are in the display already.
                     let is_sample = matches!(shown.event, Event::Sampled { .. });

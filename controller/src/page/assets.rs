@@ -27,6 +27,7 @@ const SHELL: &str = "index.html";
 const ASSETS: &[Asset] = assets![
     "index.html",
     "style.css",
+    "actions.js",
     "api.js",
     "app.js",
     "approvals.js",

@@ -4,6 +4,7 @@ import { announce, button, fill, h, preference, problem, say, seconds } from './
 import { age, get, remove } from './api.js';
 import { begin, signInForm } from './sign_in.js';
 import * as halt from './halt.js';
+import * as actions from './actions.js';
 import * as approvals from './approvals.js';
 import * as audit from './audit.js';
 import * as experiments from './experiments.js';
@@ -28,6 +29,7 @@ const VIEWS = [
   ['experiments', 'Experiments', 'viewer', false, experiments.show],
   ['schedules', 'Schedules', 'viewer', false, schedules.show],
   ['approvals', 'Approvals', 'viewer', false, approvals.show],
+  ['actions', 'Actions', 'viewer', false, actions.show],
   ['fleet', 'Fleet', 'viewer', false, fleet.show],
   ['audit', 'Audit', 'admin', false, audit.show],
   ['settings', 'Settings', 'viewer', true, settings.show],

@@ -15,7 +15,7 @@ export function h(tag, attributes, ...children) {
     if (value === null || value === undefined || value === false) continue;
     if (typeof value === 'function') element.addEventListener(name.slice(2), value);
     else if (name === 'value') element.value = value;
-    else if (name === 'href' && !String(value).startsWith('#')) continue;
+    else if (name === 'href' && !/^(#|\/api\/v1\/)/.test(value)) continue;
     else element.setAttribute(name, value === true ? '' : clean(value));
   }
   add(element, children);

@@ -273,6 +273,7 @@ class RunView {
       ['Run', h('code', {}, run.id)],
       ['Experiment', run.experiment && !context.session.local ? [to(['experiments', run.experiment], run.experiment), ` version ${run.version}`] : context.session.local ? null : 'given with the run, not stored'],
       ['Seed', String(run.seed)], ['Requested by', `${run.who}${run.because === 'schedule' ? ' (schedule)' : ''}`],
+      ['Report', run.state === 'over' && !context.session.local && !context.session.blind ? h('a', { href: `/api/v1/${path('runs', run.id)}/report?format=html`, target: '_blank', rel: 'noopener' }, 'The report of this run') : null],
       ['Started', when(run.started)], ['Ended', run.ended ? when(run.ended) : null],
     ]), mayRun ? button('Run it again with the same seed', async () => {
       const begun = await post(`${path('experiments', run.experiment)}/runs`, { version: run.version, seed: run.seed });
