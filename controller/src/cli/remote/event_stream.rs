@@ -60,7 +60,8 @@ pub(super) async fn receive(
                 Some(("data", value)) => event.data.push_str(value),
                 Some(("id", value)) => event.number = value.parse().unwrap_or(0),
                 None if line.is_empty() => {
-                    if take(std::mem::take(&mut event))? {
+                    let is_last = take(std::mem::take(&mut event))?;
+                    if is_last {
                         return Ok(true);
                     }
                 }
