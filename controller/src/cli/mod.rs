@@ -299,7 +299,7 @@ pub(crate) fn main(words: Vec<OsString>) -> ExitCode {
                     print_json(&backburn_experiments::schema::document_schema());
                 }
                 SchemaKind::GameDay => {
-                    print_json(&backburn_experiments::schema::game_day_schema());
+                    print_json(&backburn_experiments::game_day::game_day_schema());
                 }
                 SchemaKind::ControllerPolicy => {
                     print_json(&backburn_experiments::schema::of::<
