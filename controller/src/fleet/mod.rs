@@ -2,6 +2,7 @@
 //!
 //! All of this is in memory, behind locks that are held for moments: the fleet works while the store does not.
 
+mod announced_plugins;
 mod halt;
 mod labels;
 mod limits;
@@ -9,6 +10,7 @@ mod membership;
 mod reservation;
 mod teams;
 
+pub use announced_plugins::AnnouncedPlugins;
 pub use halt::AgentReverted;
 pub use labels::GrantedLabels;
 pub use membership::{DuplicateAlert, MembershipChange, MembershipRecord};
@@ -61,6 +63,7 @@ pub struct Fleet {
     membership: MembershipLog,
     /// Lists of fault names, which many agents share, are kept once.
     known: Mutex<BTreeSet<Arc<[String]>>>,
+    plugins: Arc<AnnouncedPlugins>,
     lease: HumanDuration,
 }
 
@@ -185,6 +188,7 @@ impl Fleet {
             seen: watch::Sender::new(0),
             membership: MembershipLog::default(),
             known: Mutex::default(),
+            plugins: Arc::default(),
             lease,
         }
     }
@@ -386,6 +390,11 @@ impl Fleet {
         self.record_gone(name, &member, why);
         self.report_gone(member, why);
         self.seen.send_modify(|count| *count += 1);
+    }
+
+    /// The plug-ins that agents announce.
+    pub fn plugins(&self) -> &AnnouncedPlugins {
+        &self.plugins
     }
 
     /// How long agents keep their faults after the last heartbeat.
