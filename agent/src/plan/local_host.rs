@@ -1,9 +1,10 @@
 //! The host that the agent runs on, for reading.
 
-use super::host_view::{FileSystem, HostView, Memory, NameResolver, NetworkSnapshot};
+use super::host_view::{FileSystem, HostView, NameResolver, NetworkSnapshot};
 use crate::dns::{Resolver, Viewpoint, read_own};
 use crate::helpers::{self, NotTraceable};
-use crate::metrics::{self, MetricUnavailable};
+use crate::memory_limits::{Memory, MemoryLimits};
+use crate::metrics::MetricUnavailable;
 use crate::netlink::{self, Interface, Namespace};
 use crate::packet_filter::{PacketFilter, Shaping};
 use crate::processes::{Cgroup, ProcessId, ProcessTable};
@@ -39,10 +40,7 @@ impl HostView for LocalHost {
     }
 
     fn memory(&self) -> Result<Memory, MetricUnavailable> {
-        Ok(Memory {
-            total: metrics::memory_total()?,
-            available: metrics::memory_available()?,
-        })
+        MemoryLimits::of_this_process().usable()
     }
 
     fn processors(&self) -> usize {

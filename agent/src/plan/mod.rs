@@ -5,7 +5,7 @@ mod kernel_refusal;
 mod local_host;
 mod plan_context;
 
-pub use host_view::{FileSystem, HostView, Memory, NameResolver, NetworkSnapshot};
+pub use host_view::{FileSystem, HostView, NameResolver, NetworkSnapshot};
 pub(crate) use kernel_refusal::kernel_refusal;
 pub use local_host::LocalHost;
 pub use plan_context::PlanContext;
