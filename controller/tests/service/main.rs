@@ -3,6 +3,7 @@
 
 mod api;
 mod approvals;
+mod audit_first;
 mod ceilings;
 mod schedules;
 #[path = "../support/mod.rs"]
