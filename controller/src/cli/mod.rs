@@ -19,6 +19,7 @@ mod progress_lines;
 mod progress_tty;
 mod remote;
 mod report;
+mod rotate_authority;
 mod run;
 mod schedules;
 mod shell_words;
@@ -158,6 +159,8 @@ enum SchemaKind {
     Experiment,
     /// The policy file of `backburn controller --policy`
     ControllerPolicy,
+    /// The file of `backburn controller --oidc`
+    Oidc,
 }
 
 /// Arguments that are passed to the agent's own command line.
@@ -270,6 +273,11 @@ pub(crate) fn main(words: Vec<OsString>) -> ExitCode {
                 SchemaKind::ControllerPolicy => {
                     print_json(&backburn_experiments::schema::of::<
                         backburn::service::FleetPolicy,
+                    >());
+                }
+                SchemaKind::Oidc => {
+                    print_json(&backburn_experiments::schema::of::<
+                        backburn::oidc::OidcConfig,
                     >());
                 }
             }
