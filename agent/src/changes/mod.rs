@@ -6,11 +6,13 @@
 
 mod kill;
 mod process_helper;
+mod replace_file;
 mod stop;
 mod unreadable;
 
 pub use kill::Kill;
 pub use process_helper::ProcessHelper;
+pub use replace_file::{FilePatch, OriginalFile, ReplaceFile};
 pub use stop::Stop;
 pub(crate) use stop::is_stopped;
 pub use unreadable::UnreadableChange;
@@ -41,6 +43,8 @@ pub enum Change {
     Kill(Kill),
     /// A process of the agent's acts as long as it lives.
     Helper(ProcessHelper),
+    /// A file is replaced by an edited copy.
+    Replace(ReplaceFile),
     /// What none of the above can read.
     #[serde(untagged)]
     Unreadable(UnreadableChange),
@@ -85,6 +89,7 @@ impl Change {
             Change::Stop(change) => change,
             Change::Kill(change) => change,
             Change::Helper(change) => change,
+            Change::Replace(change) => change,
             Change::Unreadable(change) => change,
         }
     }

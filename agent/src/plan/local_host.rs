@@ -1,8 +1,10 @@
 //! The host that the agent runs on, for reading.
 
-use super::host_view::{FileSystem, HostView, NameResolver, NetworkSnapshot};
+use super::host_view::{FileSystem, FoundFile, HostView, NameResolver, NetworkSnapshot};
+use crate::changes::OriginalFile;
 use crate::dns::{Resolver, Viewpoint, read_own};
 use crate::helpers::{self, NotTraceable};
+use crate::host::OpenFolder;
 use crate::memory_limits::{Memory, MemoryLimits};
 use crate::metrics::MetricUnavailable;
 use crate::netlink::{self, Interface, Namespace};
@@ -57,6 +59,32 @@ impl HostView for LocalHost {
             available: system.f_bavail.saturating_mul(system.f_frsize),
             is_folder: rustix::fs::FileType::from_raw_mode(file.st_mode).is_dir(),
         })
+    }
+
+    fn file(&self, path: &Path) -> io::Result<FoundFile> {
+        let path = path.canonicalize()?;
+        let found = rustix::fs::stat(&path)?;
+        match OriginalFile::of(&found) {
+            Some(file) => Ok(FoundFile {
+                path,
+                file,
+                links: found.st_nlink as u64,
+            }),
+            None => Err(io::Error::other("it is not a regular file")),
+        }
+    }
+
+    fn file_bytes(&self, path: &Path, offset: u64, length: usize) -> io::Result<Vec<u8>> {
+        use io::{Read as _, Seek as _};
+        let name = path.file_name().ok_or(io::ErrorKind::InvalidInput)?;
+        let mut file = OpenFolder::of(path)?.open(Path::new(name))?;
+        if OriginalFile::of(&rustix::fs::fstat(&file)?).is_none() {
+            return Err(io::Error::other("it is not a regular file"));
+        }
+        file.seek(io::SeekFrom::Start(offset))?;
+        let mut bytes = Vec::new();
+        file.take(length as u64).read_to_end(&mut bytes)?;
+        Ok(bytes)
     }
 
     fn max_file_bytes(&self) -> Option<u64> {

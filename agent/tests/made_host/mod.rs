@@ -9,7 +9,7 @@ use backburn_agent::memory_limits::Memory;
 use backburn_agent::metrics::MetricUnavailable;
 use backburn_agent::packet_filter::{PacketFilter, Shaping};
 use backburn_agent::plan::{
-    FileSystem, HostView, Interface, NameResolver, Namespace, NetworkSnapshot,
+    FileSystem, FoundFile, HostView, Interface, NameResolver, Namespace, NetworkSnapshot,
 };
 use backburn_agent::processes::{Cgroup, ProcessId, ProcessTable};
 use std::collections::BTreeMap;
@@ -26,6 +26,8 @@ pub struct MadeHost {
     pub memory: Memory,
     /// The file systems, by the folder that they are mounted at.
     pub file_systems: BTreeMap<PathBuf, FileSystem>,
+    /// The regular files with their content.
+    pub files: BTreeMap<PathBuf, (FoundFile, Vec<u8>)>,
     pub max_file_bytes: Option<u64>,
     /// The only name that has addresses.
     pub names: BTreeMap<String, Vec<IpAddr>>,
@@ -78,6 +80,7 @@ impl MadeHost {
                     is_folder: true,
                 },
             )]),
+            files: BTreeMap::new(),
             max_file_bytes: None,
             names: BTreeMap::from([("db.example".into(), vec![[10, 0, 0, 7].into()])]),
             interfaces: vec![link(1, "lo", true), link(2, "eth0", false)],
@@ -137,6 +140,17 @@ impl HostView for MadeHost {
     fn file_system(&self, path: &Path) -> io::Result<FileSystem> {
         let found = self.file_systems.get(path).copied();
         found.ok_or_else(|| missing("such path"))
+    }
+
+    fn file(&self, path: &Path) -> io::Result<FoundFile> {
+        let found = self.files.get(path).map(|(found, _)| found.clone());
+        found.ok_or_else(|| missing("such file"))
+    }
+
+    fn file_bytes(&self, path: &Path, offset: u64, length: usize) -> io::Result<Vec<u8>> {
+        let (_, content) = self.files.get(path).ok_or_else(|| missing("such file"))?;
+        let bytes = content.iter().skip(usize::try_from(offset).unwrap());
+        Ok(bytes.take(length).copied().collect())
     }
 
     fn max_file_bytes(&self) -> Option<u64> {

@@ -155,6 +155,7 @@ fn name_of_change(change: &Change) -> Option<&'static str> {
         Change::Stop(_) => Some("stop"),
         Change::Kill(_) => Some("kill"),
         Change::Helper(_) => Some("helper"),
+        Change::Replace(_) => Some("replace"),
         // What another version wrote; no fault makes one.
         Change::Unreadable(_) => None,
     }
