@@ -29,13 +29,13 @@ fn agent(state: &Path, words: &[&str]) -> Command {
     command
 }
 
-fn experiment(process: &Value) -> Value {
+fn experiment(port: u16, process: &Value) -> Value {
     json!({
         "title": "a pause", "description": "a test",
         "targets": {"all": {"labels": {"role": "x"}, "select": "all"}},
         "steady-state-hypothesis": {"title": "no process is asked", "probes": [{
-            "type": "probe", "name": "busy", "tolerance": {"type": "range", "range": [0, 100]},
-            "provider": {"type": "host", "metric": "cpu-percent", "targets": "all"}}]},
+            "type": "probe", "name": "controller", "tolerance": true,
+            "provider": {"type": "tcp", "host": "127.0.0.1", "port": port, "timeout": 20}}]},
         "method": [{"type": "action", "name": "pause", "provider":
             {"type": "fault", "fault": "process-pause", "targets": "all", "duration": "1s",
              "arguments": {"process": process}}}],
@@ -110,7 +110,7 @@ async fn command_line_of_a_victim_is_in_no_answer() {
         viewer: made.json()["token"].as_str().unwrap().to_owned(),
         count: 0,
     };
-    let mut runs = Vec::new();
+    let (port, mut runs) = (controller.address.port(), Vec::new());
     for (name, process, is_held) in [
         ("hit", json!({"command-line": "^sleep 6007 "}), true),
         // All that match are spared, and none matches: what is said then names processes, too.
@@ -123,8 +123,9 @@ async fn command_line_of_a_victim_is_in_no_answer() {
         ),
     ] {
         let path = format!("/api/v1/experiments/{name}");
-        let document = experiment(&process);
-        assert_eq!(answers.of("PUT", &path, Some(&document)).await.0, 200);
+        let document = experiment(port, &process);
+        let (status, applied) = answers.of("PUT", &path, Some(&document)).await;
+        assert_eq!(status, 200, "{applied}");
         let (status, plan) = answers
             .of("POST", &format!("{path}/plan"), Some(&json!({})))
             .await;
@@ -147,7 +148,7 @@ async fn command_line_of_a_victim_is_in_no_answer() {
         runs.push(run);
     }
     assert!(!runs.is_empty());
-    let text = json!({"experiment": experiment(&json!({"name": "sleep"})).to_string()});
+    let text = json!({"experiment": experiment(port, &json!({"name": "sleep"})).to_string()});
     answers.of("POST", "/api/v1/plans", Some(&text)).await;
 
     let description = backburn::api::description();

@@ -276,7 +276,7 @@ async fn renewal_is_recorded_with_both_serials_and_refused_without_the_old_one()
     assert_eq!(record.what, "renew");
     assert_eq!(
         record.detail,
-        json!({"serial": "02", "replaced": old.serial, "expired": false})
+        json!({"serial": "02", "authority": "00", "replaced": old.serial, "expired": false})
     );
     let strange = AgentIdentity {
         name: "a".into(),

@@ -147,7 +147,7 @@ fn person_logs_in_with_the_program_and_out_again() {
     let (mut child, _, rest) = begin(folder.path(), &address, &[]);
     provider.answer(json!({"error": "access_denied"}));
     let said_last: Vec<String> = rest.collect();
-    assert_eq!(child.wait().unwrap().code(), Some(2), "{said_last:?}");
+    assert_eq!(child.wait().unwrap().code(), Some(3), "{said_last:?}");
     assert!(
         said_last.iter().any(|line| line.starts_with("error: ")),
         "{said_last:?}"

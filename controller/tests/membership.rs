@@ -118,11 +118,11 @@ async fn second_host_with_the_identity_of_an_old_agent_that_lives_is_refused_too
     };
     let fleet = fleet();
     let mut first = Link::open(&fleet, "a", "10.0.0.1:1");
-    first.say(&Report::Hello(old.clone())).await;
+    first.say(&Report::Hello(old)).await;
     is_connected_from(&fleet, "a", "10.0.0.1:1").await;
     let _first = first.live();
     let mut second = Link::open(&fleet, "a", "10.0.0.2:2");
-    second.say(&Report::Hello(old)).await;
+    second.say(&Report::Hello(hello())).await;
     let Some(Command::Refused { refusal }) = second.next().await else {
         panic!("it is not told");
     };

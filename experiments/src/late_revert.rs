@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 /// An injection that was reverted late, and seen to be gone: the content of a file beside the journal of its run, as JSON.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LateRevert {
-    /// The injection.
+    /// The id of the injection.
     pub injection: InjectionId,
     /// On what occasion it was reverted.
     pub cause: Cause,

@@ -28,6 +28,8 @@ pub fn usage_message(rendered: &str, hint: Option<&str>) -> String {
             .collect();
         let command = command.join(" ");
         message.push_str(&format!("\nhint: `{command} --help` shows how it is used"));
+    } else {
+        message.push_str("\nhint: `--help` shows how it is used");
     }
     message.push('\n');
     message
@@ -47,6 +49,11 @@ mod tests {
         assert_eq!(
             usage_message(rendered, None),
             "error: unexpected argument `--al\\u202el` found\nhint: `backburn-agent revert --help` shows how it is used\n"
+        );
+        let short = "error: a value is required for '--duration <D>' but none was supplied\n\nFor more information, try '--help'.\n";
+        assert_eq!(
+            usage_message(short, None),
+            "error: a value is required for `--duration <D>` but none was supplied\nhint: `--help` shows how it is used\n"
         );
     }
 }

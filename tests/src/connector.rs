@@ -27,7 +27,7 @@ pub fn join(place: &Place, controller: &str, token: &str, more: &[&str]) -> Resu
 pub struct Connector(Child);
 
 impl Connector {
-    /// Starts one.
+    /// Starts a connector of the agent in this place.
     ///
     /// # Panics
     /// It does not start.
@@ -35,7 +35,7 @@ impl Connector {
         Connector::with(place, &[])
     }
 
-    /// The same with further words.
+    /// The same with further words on its command line.
     ///
     /// # Panics
     /// It does not start.
@@ -44,17 +44,17 @@ impl Connector {
         Connector(place.agent(&words, None).spawn().expect("it starts"))
     }
 
-    /// One that was started.
+    /// A connector that was started already.
     pub fn of(child: Child) -> Self {
         Connector(child)
     }
 
-    /// Its process id.
+    /// The process id of the connector.
     pub fn pid(&self) -> i32 {
         self.0.id() as i32
     }
 
-    /// The guardian, and the worker.
+    /// The process ids of its guardian and its worker.
     ///
     /// # Panics
     /// They are not there.
@@ -87,7 +87,7 @@ impl Drop for Connector {
     }
 }
 
-/// Sends a signal.
+/// Sends a signal to a process.
 ///
 /// # Panics
 /// The process is not there.
