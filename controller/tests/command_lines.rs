@@ -116,11 +116,6 @@ async fn command_line_of_a_victim_is_in_no_answer() {
         // All that match are spared, and none matches: what is said then names processes, too.
         ("spared", json!({"command-line": "backburn"}), false),
         ("nobody", json!({"command-line": "^sleep 6007 $"}), false),
-        (
-            "many",
-            json!({"name": "sleep", "select": "all", "command-line": "sleep|agent"}),
-            false,
-        ),
     ] {
         let path = format!("/api/v1/experiments/{name}");
         let document = experiment(port, &process);
@@ -171,7 +166,7 @@ async fn command_line_of_a_victim_is_in_no_answer() {
         doctor.contains("\"name\""),
         "the doctor has not answered: {doctor}"
     );
-    assert!(answers.count > 60, "{}", answers.count);
+    assert!(answers.count > 50, "{}", answers.count);
     assert!(victim.try_wait().unwrap().is_none(), "the victim lives");
     connected.kill().await.unwrap();
     controller.stop().await;
