@@ -110,11 +110,12 @@ async fn command_line_of_a_victim_is_in_no_answer() {
         viewer: made.json()["token"].as_str().unwrap().to_owned(),
         count: 0,
     };
+    // Nothing that matches anybody but the victim and the agent itself.
     let (port, mut runs) = (controller.address.port(), Vec::new());
     for (name, process, is_held) in [
         ("hit", json!({"command-line": "^sleep 6007 "}), true),
         // All that match are spared, and none matches: what is said then names processes, too.
-        ("spared", json!({"command-line": "backburn"}), false),
+        ("spared", json!({"pid": connected.id().unwrap()}), false),
         ("nobody", json!({"command-line": "^sleep 6007 $"}), false),
     ] {
         let path = format!("/api/v1/experiments/{name}");
