@@ -4,11 +4,17 @@ use backburn_tests::cgroups::Group;
 use backburn_tests::crash::Place;
 use backburn_tests::isolated::in_namespaces;
 use backburn_tests::programs;
+use backburn_tests::wait::wait_within;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use serde_json::Value;
 use std::io::{BufRead as _, BufReader};
 use std::process::Stdio;
+use std::time::Duration;
 
 const MIB: u64 = 1 << 20;
+/// How long filling may take on a busy machine.
+const LONG: Duration = Duration::from_secs(30);
 
 #[test]
 fn memory_filled_until_a_level_counts_in_the_limit_of_the_control_group() {
@@ -27,7 +33,7 @@ fn memory_filled_until_a_level_counts_in_the_limit_of_the_control_group() {
                 "64MiB",
                 "--json",
             ]);
-            command.args(["--duration", "1s"]).stderr(Stdio::null());
+            command.args(["--duration", "60s"]).stderr(Stdio::null());
             command
         };
         let planned = words("plan", "60%").output().expect("it starts");
@@ -41,9 +47,14 @@ fn memory_filled_until_a_level_counts_in_the_limit_of_the_control_group() {
         for line in lines.map_while(Result::ok) {
             let report: Value = serde_json::from_str(&line).unwrap_or_default();
             if report["say"] == "injected" {
-                // A tenth for the agent itself, and the pages of files that count only as long as nobody needs them.
-                let used = group.memory_in_use() / MIB;
-                assert!((230..=420).contains(&used), "{used} MiB are in use");
+                // It goes on filling after that. Room for the agent itself, and pages of files that count only as long as nobody needs them.
+                wait_within("the level is reached", LONG, || {
+                    let used = group.memory_in_use() / MIB;
+                    assert!(used <= 420, "{used} MiB are in use");
+                    used >= 230
+                });
+                // It is known now: the fault need not last.
+                kill(Pid::from_raw(child.id() as i32), Signal::SIGINT).expect("it is there");
             }
             said.push(line);
         }
