@@ -48,6 +48,10 @@ pub async fn metrics(Viewer(who): Viewer, State(api): State<Api>) -> Response {
             return StatusCode::INTERNAL_SERVER_ERROR.into_response();
         }
     };
+    let text = match who.is_blind {
+        true => super::blind::open_metrics(&text),
+        false => text,
+    };
     let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
     ([(header::CONTENT_TYPE, kind)], text).into_response()
 }

@@ -128,9 +128,11 @@ async fn operation_that_cannot_be_audited_is_not_done() {
 
     // Runs that wait for approval, and each way to end that.
     let run = format!("{put}/runs");
+    let mut noted = String::new();
     for end in ["withdraw", "reject", "approve", "stop"] {
         let begun = walk.step("POST", &run, "pay", &ada, Some(json!({}))).await;
         let id = begun["approval"]["id"].as_str().unwrap();
+        noted = id.to_owned();
         let approvals = "/api/v1/approvals/{id}";
         match end {
             "withdraw" => {
@@ -148,6 +150,32 @@ async fn operation_that_cannot_be_audited_is_not_done() {
             }
         };
     }
+    let note = json!({"kind": "note", "text": "It begins"});
+    let route = "/api/v1/runs/{run}/notes";
+    walk.step("POST", route, &noted, &ada, Some(note.clone()))
+        .await;
+    let steps = json!([{"lasts": "1h"}, {"lasts": "1h"}]);
+    let day = json!({"game-day": {"title": "x", "purpose": "y", "steps": steps}});
+    let documents = "/api/v1/game-day-documents/{name}";
+    walk.step("PUT", documents, "drill", &ada, Some(day)).await;
+    let name = json!({"name": "drill"});
+    let prepared = walk
+        .step("POST", "/api/v1/game-days", "", &ada, Some(name))
+        .await;
+    let id = prepared["id"].as_str().unwrap();
+    for (what, body) in [
+        ("next", None),
+        ("notes", Some(note)),
+        ("pause", Some(json!({}))),
+        ("resume", None),
+        ("reveal", Some(json!({}))),
+        ("stop", Some(json!({}))),
+    ] {
+        let route = format!("/api/v1/game-days/{{id}}/{what}");
+        walk.step("POST", &route, id, &ada, body).await;
+    }
+    walk.step("DELETE", documents, "drill", &ada, None).await;
+
     let halt = json!({"why": "a test"});
     let halted = walk
         .controller
