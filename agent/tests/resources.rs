@@ -277,6 +277,7 @@ fn fill_to_a_level(folder: &Path) {
         host: &LocalHost::default(),
         protection: &Protection::default(),
         protected_ports: &[],
+        protected_paths: &Default::default(),
         control_connection: None,
         injection: "trial",
         held: &[],
