@@ -545,6 +545,7 @@ impl Service {
             person,
             who,
             because: Trigger::Schedule,
+            lock: None,
         };
         let stopped = standing.err().map(|why| why.what);
         if state.stopped != stopped {

@@ -5,6 +5,7 @@ mod api;
 mod approvals;
 mod audit_first;
 mod ceilings;
+mod locks;
 mod schedules;
 #[path = "../support/mod.rs"]
 mod support;
