@@ -5,12 +5,14 @@
 //! Only the engine calls `apply` and `undo`. The match below is the only one over kinds.
 
 mod kill;
+mod plugin_change;
 mod process_helper;
 mod replace_file;
 mod stop;
 mod unreadable;
 
 pub use kill::Kill;
+pub use plugin_change::PluginChange;
 pub use process_helper::ProcessHelper;
 pub use replace_file::{FilePatch, OriginalFile, ReplaceFile};
 pub use stop::Stop;
@@ -45,6 +47,9 @@ pub enum Change {
     Helper(ProcessHelper),
     /// A file is replaced by an edited copy.
     Replace(ReplaceFile),
+    /// A plug-in changes something.
+    #[serde(rename = "plug-in")]
+    Plugin(Box<PluginChange>),
     /// What none of the above can read.
     #[serde(untagged)]
     Unreadable(UnreadableChange),
@@ -90,6 +95,7 @@ impl Change {
             Change::Kill(change) => change,
             Change::Helper(change) => change,
             Change::Replace(change) => change,
+            Change::Plugin(change) => &**change,
             Change::Unreadable(change) => change,
         }
     }

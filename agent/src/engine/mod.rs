@@ -29,6 +29,7 @@ use crate::host::Host;
 use crate::ledger::{Ledger, LedgerEntry, Owner};
 use crate::packet_filter::ControlConnection;
 use crate::plan::ProtectedPaths;
+use crate::plugins::PluginRegistry;
 use crate::policy::HostPolicy;
 use active_injection::ActiveInjection;
 use backburn_experiments::wire::{
@@ -62,6 +63,7 @@ pub struct Engine {
     ledger: Ledger,
     state: PathBuf,
     policy: HostPolicy,
+    plugins: PluginRegistry,
     owner: Owner,
     /// The connection to the controller, which no fault may cut.
     link: Option<ControlConnection>,
@@ -171,7 +173,7 @@ impl From<Refusal> for InjectionFailure {
 }
 
 impl Engine {
-    /// Starts an engine that owns its ledger entries as `owner`. `state` is the agent's state folder, and `link` the connection that no fault
+    /// Starts an engine that owns its ledger entries as `owner`. `state` is the agent's state folder, the policy comes with its plug-ins, and `link` the connection that no fault
     /// may cut.
     ///
     /// # Errors
@@ -180,7 +182,7 @@ impl Engine {
         host: Host,
         ledger: Ledger,
         state: PathBuf,
-        policy: HostPolicy,
+        (policy, plugins): (HostPolicy, PluginRegistry),
         owner: Owner,
         link: Option<ControlConnection>,
     ) -> io::Result<Self> {
@@ -201,6 +203,7 @@ impl Engine {
             ledger,
             state,
             policy,
+            plugins,
             owner,
             link,
             injections: BTreeMap::new(),
@@ -267,6 +270,7 @@ impl Engine {
             request,
             policy: self.policy.clone(),
             protected_paths: ProtectedPaths::new(&self.policy, &self.state),
+            plugins: self.plugins.usable().cloned().collect(),
             state: self.state.clone(),
             link: self.link,
             acting: self.count_acting(),
@@ -438,6 +442,11 @@ impl Engine {
     /// What the host's owner allows.
     pub fn policy(&self) -> &HostPolicy {
         &self.policy
+    }
+
+    /// The plug-ins of this host.
+    pub fn plugins(&self) -> &PluginRegistry {
+        &self.plugins
     }
 
     /// Whether nothing is being planned, active or being reverted.

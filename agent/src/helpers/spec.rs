@@ -3,7 +3,8 @@
 use super::helper::Helper;
 use super::written::field;
 use super::{
-    AnswerFilter, CpuLoad, DiskBallast, Freeze, MemoryBallast, PacketFilter, Proxy, Terminate,
+    AnswerFilter, CpuLoad, DiskBallast, Freeze, MemoryBallast, PacketFilter, PluginHolder, Proxy,
+    Terminate,
 };
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -63,6 +64,8 @@ helpers! {
     AnswerFilter = "answers",
     /// Passes TCP connections on, and disturbs them.
     Proxy = "proxy",
+    /// Holds a plug-in's process.
+    PluginHolder = "plug-in",
 }
 
 impl HelperSpec {
