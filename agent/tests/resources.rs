@@ -280,6 +280,7 @@ fn fill_to_a_level(folder: &Path) {
         protected_paths: &Default::default(),
         control_connection: None,
         injection: "trial",
+        first_mark: 0,
         held: &[],
         duration: Some(HumanDuration::seconds(10)),
         seed: 1,
