@@ -397,6 +397,14 @@ impl CertificateAuthority {
         fingerprint_of(&self.keys().current.certificate)
     }
 
+    /// A key for this purpose, derived from the key of the current authority. It says nothing about that one.
+    pub fn derived_key(&self, purpose: &str) -> ring::hmac::Key {
+        let secret = self.keys().current.issuer.key().serialize_der();
+        let own = ring::hmac::Key::new(ring::hmac::HMAC_SHA256, &secret);
+        let derived = ring::hmac::sign(&own, purpose.as_bytes());
+        ring::hmac::Key::new(ring::hmac::HMAC_SHA256, derived.as_ref())
+    }
+
     /// The current authority's certificate, in PEM.
     pub fn certificate(&self) -> String {
         self.keys().current.pem.clone()

@@ -238,6 +238,11 @@ impl Service {
         &self.fleet
     }
 
+    /// How long a run waits for approval.
+    pub fn approval_expires(&self) -> HumanDuration {
+        self.approval_expires
+    }
+
     /// The policy in force.
     pub fn policy(&self) -> Arc<FleetPolicy> {
         Arc::clone(&self.policy.read().unwrap_or_else(PoisonError::into_inner))
