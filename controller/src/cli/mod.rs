@@ -21,6 +21,7 @@ mod progress_lines;
 mod progress_tty;
 mod remote;
 mod report;
+mod rotate_authority;
 mod run;
 mod run_report;
 mod schedules;
@@ -178,6 +179,8 @@ enum SchemaKind {
     GameDay,
     /// The policy file of `backburn controller --policy`
     ControllerPolicy,
+    /// The file of `backburn controller --oidc`
+    Oidc,
 }
 
 /// Arguments that are passed to the agent's own command line.
@@ -304,6 +307,11 @@ pub(crate) fn main(words: Vec<OsString>) -> ExitCode {
                 SchemaKind::ControllerPolicy => {
                     print_json(&backburn_experiments::schema::of::<
                         backburn::service::FleetPolicy,
+                    >());
+                }
+                SchemaKind::Oidc => {
+                    print_json(&backburn_experiments::schema::of::<
+                        backburn::oidc::OidcConfig,
                     >());
                 }
             }
