@@ -1,9 +1,11 @@
 //! A change that a plug-in makes and undoes. The ledger keeps what it needs for that, and which copy of it is to be run.
 
 use super::{Observed, ReversibleChange};
-use crate::host::{Confinement, Host, HostError};
-use crate::ledger::boot_id;
-use crate::plugins::{EffectLook, PinnedProgram, PluginCall, PluginFailure, PluginTexts};
+use crate::boot::boot_id;
+use crate::host::{Host, HostError};
+use crate::plugin_call::{
+    Confinement, EffectLook, PinnedProgram, PluginCall, PluginFailure, PluginTexts,
+};
 use backburn_experiments::HumanDuration;
 use backburn_experiments::wire::{ChangeView, Effect};
 use serde::de::DeserializeOwned;
@@ -37,7 +39,7 @@ pub struct PluginChange {
     pub holds: Vec<String>,
     /// How the agent itself sees whether it acts.
     pub effect: EffectLook,
-    /// The change in words.
+    /// The change in words for people.
     pub texts: PluginTexts,
 }
 

@@ -1,6 +1,11 @@
 //! The door through which the pinned copy of a plug-in is started: in a process namespace of its own, tied to the thread that started
 //! it, with an empty environment and no more capabilities than it was granted.
 
+#![allow(
+    clippy::disallowed_methods,
+    reason = "the door to pinned plug-ins, which the host's own door cannot be: helpers use it, and the door uses helpers"
+)]
+
 use rustix::process::Signal;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};

@@ -1,18 +1,17 @@
 //! Whether a fault or a plug-in keeps the promises of a change: what it did is undone, also twice, also when it was never done, after a
 //! reboot, after being killed at any system call, and when it is asked nonsense.
 
-use super::call::PluginCall;
-use super::declaration::PluginKind;
-use super::fingerprint::Fingerprint;
-use super::program::MAX_PROGRAM_BYTES;
-use super::registry::UsablePlugin;
-use super::strike::StrikeKind;
+mod fingerprint;
+mod strike;
+
 use crate::changes::{Change, Observed, PluginChange, ReversibleChange as _};
 use crate::engine::PlanTask;
 use crate::files::read_regular;
-use crate::host::{Confinement, Host};
+use crate::host::Host;
 use crate::ledger::{Ledger, LedgerEntry, Owner, boot_id};
-use crate::plan::{Plan, ProtectedPaths};
+use crate::plan::Plan;
+use crate::plugin_call::{Confinement, MAX_PROGRAM_BYTES, PluginCall, PluginKind};
+use crate::plugins::UsablePlugin;
 use crate::policy::HostPolicy;
 use backburn_experiments::HumanDuration;
 use backburn_experiments::wire::{InjectionRequest, Refusal};
@@ -21,6 +20,9 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
+
+use fingerprint::Fingerprint;
+use strike::StrikeKind;
 
 /// The injection that everything is made for.
 const INJECTION: &str = "conform";
@@ -61,7 +63,7 @@ pub struct ConformCheck {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub struct ConformReport {
-    /// The fault's name.
+    /// The name of the fault that was tried.
     pub fault: String,
     /// `planner`, `holder`, `changer` or `built-in`.
     pub kind: String,
@@ -147,7 +149,7 @@ pub fn conform(
             max_victims: None,
         },
         policy: asked.policy.clone(),
-        protected_paths: ProtectedPaths::new(&asked.policy, &asked.state),
+        protected_paths: asked.policy.protected_paths(&asked.state),
         plugins: plugin.iter().cloned().collect(),
         state: asked.state.clone(),
         link: None,
