@@ -21,6 +21,7 @@ mod progress_lines;
 mod progress_tty;
 mod remote;
 mod report;
+mod rotate_authority;
 mod run;
 mod run_report;
 mod schedules;
@@ -67,7 +68,7 @@ enum CliCommand {
     /// Show what an experiment would affect and how that would be undone, without changing anything
     Plan(plan::PlanCommand),
     /// Run two experiments against a small web service that comes with the program; requires no root and leaves nothing behind
-    Demo,
+    Demo(demo::DemoCommand),
     /// Check experiments and game days, and report all of their problems
     Validate(validate::ValidateCommand),
     /// Show whether a halt is in force, what acts now, what is owed, and which agents do not answer
@@ -178,6 +179,8 @@ enum SchemaKind {
     GameDay,
     /// The policy file of `backburn controller --policy`
     ControllerPolicy,
+    /// The file of `backburn controller --oidc`
+    Oidc,
 }
 
 /// Arguments that are passed to the agent's own command line.
@@ -239,7 +242,11 @@ pub(crate) fn main(words: Vec<OsString>) -> ExitCode {
     if let Some(code) = agent_help(&words) {
         return code;
     }
-    let cli = match Cli::try_parse_from(std::iter::once("backburn".into()).chain(words)) {
+    let parsed = match parse_frequent(&words) {
+        Some(command) => Ok(Cli { command }),
+        None => Cli::try_parse_from(std::iter::once("backburn".into()).chain(words)),
+    };
+    let cli = match parsed {
         Ok(cli) => cli,
         Err(error) => {
             let code = u8::try_from(error.exit_code()).unwrap_or(EXIT_INVALID);
@@ -288,18 +295,23 @@ pub(crate) fn main(words: Vec<OsString>) -> ExitCode {
             Err(failure) => Err(failure),
         },
         CliCommand::Schedules(command) => schedules::main(&command),
-        CliCommand::Demo => demo::main(),
+        CliCommand::Demo(command) => demo::main(&command),
         CliCommand::Schema(SchemaCommand { of }) => {
             match of {
                 SchemaKind::Experiment => {
                     print_json(&backburn_experiments::schema::document_schema());
                 }
                 SchemaKind::GameDay => {
-                    print_json(&backburn_experiments::schema::game_day_schema());
+                    print_json(&backburn_experiments::game_day::game_day_schema());
                 }
                 SchemaKind::ControllerPolicy => {
                     print_json(&backburn_experiments::schema::of::<
                         backburn::service::FleetPolicy,
+                    >());
+                }
+                SchemaKind::Oidc => {
+                    print_json(&backburn_experiments::schema::of::<
+                        backburn::oidc::OidcConfig,
                     >());
                 }
             }
@@ -324,6 +336,25 @@ pub(crate) fn main(words: Vec<OsString>) -> ExitCode {
         code
     });
     ExitCode::from(output::exit_code(code))
+}
+
+/// Parses the commands that scripts start often, each with its own definition alone: defining all commands takes longer than parsing one.
+/// None for other commands, and for whatever is not valid: the whole definition explains what is wrong.
+fn parse_frequent(words: &[OsString]) -> Option<CliCommand> {
+    match words.first()?.to_str()? {
+        "run" => parse_alone(words).map(CliCommand::Run),
+        "validate" => parse_alone(words).map(CliCommand::Validate),
+        "plan" => parse_alone(words).map(CliCommand::Plan),
+        "status" => parse_alone(words).map(CliCommand::Status),
+        _ => None,
+    }
+}
+
+/// Parses the words of one command, of which the first is its name.
+fn parse_alone<C: Args>(words: &[OsString]) -> Option<C> {
+    let command = C::augment_args(clap::Command::new("backburn"));
+    let matches = command.try_get_matches_from(words).ok()?;
+    C::from_arg_matches(&matches).ok()
 }
 
 /// Answers `help` about a command that is the agent's own. None if the words ask for something else.
@@ -455,5 +486,53 @@ fn print_json_line(value: &impl serde::Serialize) {
     match serde_json::to_string(value) {
         Ok(text) => print(&format!("{text}\n")),
         Err(error) => print_stderr(&format!("error: {error}\n")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parsed_by_the_whole_definition(words: &[OsString]) -> Option<CliCommand> {
+        let words = std::iter::once("backburn".into()).chain(words.iter().cloned());
+        Cli::try_parse_from(words).ok().map(|cli| cli.command)
+    }
+
+    #[test]
+    fn parse_frequent_command_is_what_the_whole_definition_makes_of_it() {
+        for line in [
+            "run e.json",
+            "run e.json --seed 7 --json --var a=b --hypothesis-strategy continuously --state s",
+            "run - --controller c --wait --label role=a --rollback-strategy always",
+            "plan e.json",
+            "validate a.json b.json",
+            "status",
+        ] {
+            let words: Vec<OsString> = line.split(' ').map(OsString::from).collect();
+            let alone = parse_frequent(&words);
+            assert!(alone.is_some(), "{line}");
+            let whole = parsed_by_the_whole_definition(&words);
+            assert_eq!(format!("{alone:?}"), format!("{whole:?}"), "{line}");
+        }
+    }
+
+    #[test]
+    fn parse_frequent_leaves_help_mistakes_and_other_commands_to_the_whole_definition() {
+        for line in [
+            "run",
+            "run --help",
+            "run --version",
+            "run e.json --seed x",
+            "run a b",
+            "validate",
+            "status --nonsense",
+            "help run",
+            "--version",
+            "faults",
+            "",
+        ] {
+            let words: Vec<OsString> = line.split_whitespace().map(OsString::from).collect();
+            assert!(parse_frequent(&words).is_none(), "{line}");
+        }
     }
 }

@@ -1,4 +1,4 @@
-//! A store in SQLite on a local disk: one thread writes, and any number of threads read.
+//! A store in SQLite on a local disk: one thread at a time writes, and any number of threads read.
 
 mod actions;
 mod approvals;
@@ -37,7 +37,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io::{BufRead, Write};
 use std::path::Path;
 use std::sync::{Mutex, PoisonError};
-use writer::{Atomicity, WriterThread};
+use writer::{Atomicity, Writer};
 
 /// How many idle reading connections are kept.
 const MAX_IDLE_READERS: usize = 8;
@@ -46,7 +46,7 @@ const MAX_IDLE_READERS: usize = 8;
 #[derive(Debug)]
 pub struct SqliteStore {
     // In the order in which they are dropped: the lock last.
-    writer: WriterThread,
+    writer: Writer,
     readers: Mutex<Vec<Connection>>,
     errors: Mutex<BTreeMap<&'static str, u64>>,
     folder: StoreFolder,
@@ -153,9 +153,7 @@ impl SqliteStore {
                 true => schema::migrate(&mut connection)?,
                 false => schema::require_newest(&connection)?,
             }
-            WriterThread::start(connection).map_err(|error| {
-                StoreError::new(StoreErrorKind::Io, "no thread could be started").caused_by(error)
-            })
+            Ok(Writer::new(connection))
         };
         let writer = open().map_err(|error: StoreError| error.while_doing(&what))?;
         Ok(SqliteStore {
@@ -225,6 +223,33 @@ impl Store for SqliteStore {
         let document = codec::json(&document)?;
         self.write("put an experiment", move |connection| {
             experiments::put(connection, &name, (&document, &secrets), &who, at)
+        })
+    }
+
+    fn put_experiment_audited(
+        &self,
+        name: &str,
+        document: &Value,
+        owners: &BTreeSet<String>,
+        record: &AuditRecord,
+        always: bool,
+    ) -> Result<PutResult, StoreError> {
+        let (name, owners, mut record) = (name.to_owned(), owners.clone(), record.clone());
+        let mut document = document.clone();
+        let secrets = take_secrets(&mut document);
+        let document = codec::json(&document)?;
+        self.write("put an experiment", move |connection| {
+            if experiments::is_new(connection, &name)? {
+                // Also where there are none: somebody else's attempt may have recorded some.
+                owners::put(connection, OwnedKind::Experiment, &name, &owners)?;
+            }
+            let document = (document.as_str(), &secrets);
+            let put = experiments::put(connection, &name, document, &record.who, record.at)?;
+            if put.changed || always {
+                record.detail["version"] = put.version.into();
+                audit::append(connection, &record)?;
+            }
+            Ok(put)
         })
     }
 
@@ -305,7 +330,7 @@ impl Store for SqliteStore {
 
     fn append(&self, run: &str, entry: &JournalEntry) -> Result<u64, StoreError> {
         let run = run.to_owned();
-        // Encoded here, because the only writing thread has enough to do.
+        // Encoded before it waits for the connection, which all writers share.
         let entry = codec::json(entry)?;
         self.writer
             .write(Atomicity::SingleStatement, move |connection| {
