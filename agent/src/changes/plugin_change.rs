@@ -4,7 +4,7 @@ use super::{Observed, ReversibleChange};
 use crate::boot::boot_id;
 use crate::host::{Host, HostError};
 use crate::plugin_call::{
-    Confinement, EffectLook, PinnedProgram, PluginCall, PluginFailure, PluginTexts,
+    Confinement, EffectLook, PinnedPlugin, PluginCall, PluginFailure, PluginTexts,
 };
 use backburn_experiments::HumanDuration;
 use backburn_experiments::wire::{ChangeView, Effect};
@@ -24,7 +24,7 @@ pub struct PluginChange {
     /// The name of what is made for it, from the injection's id.
     pub mark: String,
     /// The copy of the plug-in that makes it and undoes it.
-    pub program: PinnedProgram,
+    pub program: PinnedPlugin,
     /// The capabilities that the plug-in keeps, a bit for each.
     pub capabilities: u64,
     /// How long `apply` and `undo` may take each.

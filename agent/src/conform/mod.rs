@@ -53,7 +53,7 @@ pub struct ConformSubject {
 /// One thing that was tried.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ConformCheck {
-    /// What was tried.
+    /// What was tried, in words.
     pub name: String,
     /// What was wrong; none where nothing was.
     pub failure: Option<String>,
@@ -300,7 +300,7 @@ struct Trial<'a> {
     progress: &'a mut dyn FnMut(&str),
 }
 
-type Outcome = Result<(), String>;
+type CheckResult = Result<(), String>;
 
 impl Trial<'_> {
     fn fingerprint(&self) -> Fingerprint {
@@ -308,13 +308,13 @@ impl Trial<'_> {
     }
 
     /// Whether everything is as it was at the beginning.
-    fn compare(&self) -> Outcome {
+    fn compare(&self) -> CheckResult {
         self.before
             .difference(&self.fingerprint())
             .map_or(Ok(()), Err)
     }
 
-    fn check(&mut self, name: &str, run: impl FnOnce(&mut Self) -> Outcome) {
+    fn check(&mut self, name: &str, run: impl FnOnce(&mut Self) -> CheckResult) {
         (self.progress)(name);
         let failure = run(self).err();
         self.checks.push(ConformCheck {
@@ -323,18 +323,18 @@ impl Trial<'_> {
         });
     }
 
-    fn apply_all(&self, plan: &Plan) -> Outcome {
+    fn apply_all(&self, plan: &Plan) -> CheckResult {
         plan.changes
             .iter()
             .try_for_each(|change| self.apply(change))
     }
 
-    fn apply(&self, change: &Change) -> Outcome {
+    fn apply(&self, change: &Change) -> CheckResult {
         change.apply(self.host).map_err(|error| error.to_string())
     }
 
     /// Undoes a change, and checks that it is seen to be gone.
-    fn undo(&self, change: &Change) -> Outcome {
+    fn undo(&self, change: &Change) -> CheckResult {
         let failed = change.undo(self.host).err();
         match change.observe(self.host) {
             Ok(Observed::Absent) => failed.map_or(Ok(()), |error| Err(error.to_string())),
@@ -345,7 +345,7 @@ impl Trial<'_> {
         }
     }
 
-    fn undo_all(&self, plan: &Plan) -> Outcome {
+    fn undo_all(&self, plan: &Plan) -> CheckResult {
         plan.changes
             .iter()
             .rev()
@@ -357,7 +357,7 @@ impl Trial<'_> {
         drop(self.undo(change));
     }
 
-    fn wait_until_acts(&self, change: &Change) -> Outcome {
+    fn wait_until_acts(&self, change: &Change) -> CheckResult {
         let until = Instant::now() + ACTS_TIMEOUT;
         loop {
             let effect = change.effect(self.host);

@@ -3,7 +3,7 @@
 
 use super::helper::{AlteredPlace, Helper};
 use super::{HelperError, HelperProcess, MemoryBallast};
-use crate::plugin_call::{Confinement, EffectLook, PinnedProgram, PluginTexts, spawn_plugin};
+use crate::plugin_call::{Confinement, EffectLook, PinnedPlugin, PluginTexts, spawn_plugin};
 use crate::processes::ProcessTable;
 use backburn_experiments::HumanDuration;
 use backburn_experiments::wire::Effect;
@@ -28,7 +28,7 @@ const SHOWN_BYTES: usize = 200;
 #[serde(rename_all = "kebab-case")]
 pub struct PluginHolder {
     /// The copy of the plug-in that is run.
-    pub program: PinnedProgram,
+    pub program: PinnedPlugin,
     /// The capabilities that it keeps, a bit for each.
     pub capabilities: u64,
     /// The mark of this helper.

@@ -69,7 +69,7 @@ impl ProtectedPaths {
         }
     }
 
-    /// The protected paths.
+    /// The paths that are protected.
     pub fn paths(&self) -> impl Iterator<Item = &Path> {
         self.0.iter().map(|protected| protected.path.as_path())
     }

@@ -2,7 +2,7 @@
 //! [`PluginFailure`]; when the call returns, all that it had started is dead.
 
 use super::process::{Confinement, kill_plugin, spawn_plugin};
-use super::program::PinnedProgram;
+use super::program::PinnedPlugin;
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use serde::de::DeserializeOwned;
@@ -25,7 +25,7 @@ const KILL_TIMEOUT: Duration = Duration::from_secs(1);
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("plug-in `{plugin}` {what}{}", shown(.stderr))]
 pub struct PluginFailure {
-    /// The plug-in's name.
+    /// The name of the plug-in.
     pub plugin: String,
     /// What it did wrong, e.g. `did not answer `undo` within 10s`.
     pub what: String,
@@ -54,7 +54,7 @@ fn beginning(text: &[u8]) -> String {
 #[derive(Debug)]
 pub struct PluginCall<'a> {
     /// The plug-in that is called.
-    pub program: &'a PinnedProgram,
+    pub program: &'a PinnedPlugin,
     /// What it is asked, with its `verb`.
     pub request: Value,
     /// How long it may take.

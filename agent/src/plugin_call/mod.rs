@@ -15,7 +15,7 @@ pub use call::{PluginCall, PluginFailure};
 pub use declaration::{PLUGIN_PROTOCOL, PluginDeclaration, PluginKind};
 pub use effect_look::EffectLook;
 pub use process::{Confinement, kill_plugin, spawn_plugin};
-pub use program::PinnedProgram;
+pub use program::PinnedPlugin;
 pub use texts::PluginTexts;
 
 pub(crate) use call::retry_while_busy;

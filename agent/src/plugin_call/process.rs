@@ -101,7 +101,7 @@ fn confine(confinement: Confinement) -> io::Result<()> {
     Ok(())
 }
 
-/// `CLOSE_RANGE_CLOEXEC` of `linux/close_range.h`.
+/// Closes at exec what it names (`linux/close_range.h`).
 const CLOSE_RANGE_CLOEXEC: u32 = 4;
 
 fn check(result: nix::libc::c_long) -> io::Result<()> {

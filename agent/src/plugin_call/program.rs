@@ -14,7 +14,7 @@ pub(crate) const MAX_PROGRAM_BYTES: u64 = 64 << 20;
 /// The pinned copy of a plug-in.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub struct PinnedProgram {
+pub struct PinnedPlugin {
     /// The plug-in's name, which is also its fault's.
     pub name: String,
     /// SHA-256 of the file, in hexadecimal digits.
@@ -45,7 +45,7 @@ pub(crate) fn read_trusted(path: &Path) -> io::Result<Vec<u8>> {
     read_regular(&whole, MAX_PROGRAM_BYTES)
 }
 
-impl PinnedProgram {
+impl PinnedPlugin {
     /// Checks that the copy is still what it was.
     ///
     /// # Errors

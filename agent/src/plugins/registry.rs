@@ -2,7 +2,7 @@
 
 use crate::host::{Host, HostError};
 use crate::plugin_call::{
-    AllowedPlugin, Confinement, PLUGIN_PROTOCOL, PinnedProgram, PluginCall, PluginDeclaration,
+    AllowedPlugin, Confinement, PLUGIN_PROTOCOL, PinnedPlugin, PluginCall, PluginDeclaration,
     capability_bits, read_trusted, sha256,
 };
 use crate::policy::HostPolicy;
@@ -21,7 +21,7 @@ pub struct UsablePlugin {
     /// What it says of itself.
     pub declaration: PluginDeclaration,
     /// The pinned copy of its file.
-    pub program: PinnedProgram,
+    pub program: PinnedPlugin,
     /// The capabilities that it asks for and that the policy grants, a bit for each.
     pub capabilities: u64,
 }
@@ -188,12 +188,12 @@ impl UsablePlugin {
 }
 
 /// Copies a plug-in's content into the state folder, under its hash, synced.
-fn pin(host: &Host, state: &Path, name: &str, content: &[u8]) -> Result<PinnedProgram, HostError> {
+fn pin(host: &Host, state: &Path, name: &str, content: &[u8]) -> Result<PinnedPlugin, HostError> {
     let folder = state.join("plugins");
     host.make_folder(&folder)?;
     let sha256 = sha256(content);
     let folder = folder.canonicalize().unwrap_or(folder);
-    let pinned = PinnedProgram {
+    let pinned = PinnedPlugin {
         name: name.to_owned(),
         file: folder.join(&sha256),
         sha256,
