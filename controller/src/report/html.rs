@@ -30,7 +30,7 @@ pub(super) fn page(report: &RunReport) -> String {
 
 fn write_section(out: &mut String, number: usize, section: &ReportSection<'_>) {
     // Writing to a string cannot fail.
-    write!(out, "<section><h2>{number}. {}</h2>\n", section.title).ok();
+    writeln!(out, "<section><h2>{number}. {}</h2>", section.title).ok();
     for block in &section.blocks {
         write_block(out, block);
     }

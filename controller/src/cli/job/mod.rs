@@ -2,12 +2,14 @@
 
 mod annotations;
 mod escape;
+mod junit;
+mod junit_xml;
 mod markdown;
 mod timeline;
 
+use super::completed_run::CompletedRun;
 use super::output::ReportFile;
-use super::run::CompletedRun;
-use super::{CommandFailure, junit, junit_xml, output};
+use super::{CommandFailure, output};
 use annotations::Annotator;
 use backburn_experiments::journal::Outcome;
 use clap::{Args, ValueEnum};
