@@ -110,7 +110,7 @@ pub async fn list(
     Ok(Json(found))
 }
 
-/// Adds an action.
+/// Adds an action to the list.
 #[utoipa::path(post, path = "/api/v1/actions", tag = "actions", request_body = NewActionRequest, security(("token" = ["operator"])), responses((status = 201, body = ActionInfo)))]
 pub async fn add(
     Operator(who): Operator,
@@ -130,7 +130,7 @@ pub async fn add(
     Ok((StatusCode::CREATED, Json(added)))
 }
 
-/// Returns an action.
+/// Returns the action with this number.
 #[utoipa::path(get, path = "/api/v1/actions/{action}", tag = "actions", params(("action" = String, Path, description = "The action's number")), security(("token" = ["viewer"])), responses((status = 200, body = ActionInfo), ProblemStatus<404>))]
 pub async fn get(
     _who: Viewer,

@@ -18,7 +18,7 @@ use utoipa::IntoParams;
 /// What a browser lets a report do: show its own styles. It has no script, and belongs to no origin.
 const REPORT_POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'; sandbox";
 
-/// Which report.
+/// Which form of the report is wanted.
 #[derive(Debug, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
 pub struct ReportQuery {

@@ -2,7 +2,7 @@
 
 use super::comparison::format_comparison;
 use super::completed_run::CompletedRun;
-use super::experiment_source::{self, Variables};
+use super::experiment_source::{self, Variables, document_value};
 use super::history;
 use super::job::{ExperimentEnding, ExperimentResult, JobOptions, JobReports};
 use super::output::{ReportFile, shown_path};
@@ -20,7 +20,6 @@ use backburn_experiments::check::{DEFAULT_SAMPLING_INTERVAL, Experiment};
 use backburn_experiments::document::{HypothesisStrategy, RollbackStrategy};
 use backburn_experiments::terminal_text::escape;
 use clap::Args;
-use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -74,11 +73,6 @@ pub(super) struct RunCommand {
     pub(super) controller: ControllerOptions,
     #[command(flatten)]
     lock: LockOptions,
-}
-
-/// Parses a value that is written like in an experiment document.
-pub(super) fn document_value<T: DeserializeOwned>(word: &str) -> Result<T, String> {
-    T::deserialize(&Value::from(word)).map_err(|error| error.to_string())
 }
 
 impl RunCommand {

@@ -3,16 +3,16 @@
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-/// An action.
+/// An action, as the API shows it.
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 #[schema(as = Action)]
 #[serde(rename_all = "kebab-case")]
 pub struct ActionInfo {
-    /// Its number.
+    /// The number that the controller gave it.
     pub id: u64,
     /// What will be done.
     pub title: String,
-    /// Who does it.
+    /// The person who does it.
     pub owner: String,
     /// By when, as `2026-12-31`; the day counts in UTC. Null if there is no date.
     pub due: Option<String>,
@@ -48,7 +48,7 @@ pub struct ActionInfo {
 pub struct NewActionRequest {
     /// What will be done.
     pub title: String,
-    /// Who does it.
+    /// The person who does it.
     pub owner: String,
     /// By when, as `2026-12-31`. It cannot be in the past.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -71,7 +71,7 @@ pub struct ChangeActionRequest {
     /// What will be done.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub title: Option<String>,
-    /// Who does it.
+    /// The person who does it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub owner: Option<String>,
     /// By when, as `2026-12-31`. It cannot be in the past.

@@ -27,7 +27,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 /// What is run of a file.
 enum SuiteExperiment {
-    /// On this host.
+    /// The experiments run on this host.
     Local(Box<Experiment>),
     /// On the fleet of a controller.
     Fleet(RemoteExperiment),
