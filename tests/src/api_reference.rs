@@ -43,6 +43,12 @@ pub fn page(description: &Value) -> String {
                 write(&mut page, &format!("\n{why}\n\n"));
                 keys(&mut page, variant);
             }
+            let parts = schema["$defs"].as_object();
+            for (part, schema) in parts.into_iter().flatten() {
+                let why = text(&schema["description"]);
+                write(&mut page, &format!("\n### {part}\n\n{why}\n\n"));
+                keys(&mut page, schema);
+            }
         } else if schema.get("properties").is_some() {
             let why = text(&schema["description"]);
             write(&mut page, &format!("\n### {name}\n\n{why}\n\n"));
