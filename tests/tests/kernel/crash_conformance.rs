@@ -172,7 +172,7 @@ fn changes_helpers_and_packet_effects_each_have_a_crash_case() {
         let [mut changes, mut helpers, mut effects] = [const { BTreeSet::new() }; 3];
         for case in CASES.iter().chain(PLUGIN_CASES) {
             // All are killed when the entry is written: agent and guardian before anything is done, and who asked before it settles that.
-            // Before the entry, a plug-in is pinned, which takes a few steps more.
+            // A plug-in is pinned before, which takes a few steps more.
             let written = (4..=MAX_STEPS_BEFORE_ENTRY).find_map(|step| {
                 let (world, place) = (World::new(), Place::of(case));
                 let point = format!("worker:before:{step}:both,hand:before:1");
@@ -219,6 +219,8 @@ fn plugin_whose_agent_is_killed_at_any_effect_leaves_nothing() {
     in_network_namespace(&PROGRAMS, || {
         let mut rows = BTreeMap::new();
         for case in PLUGIN_CASES {
+            let in_peace = Place::of(case).inject(case, &World::new(), None);
+            assert!(in_peace.success(), "{}: {in_peace}", case.name);
             for (way, failpoint) in [
                 ("agent killed after", "after:{n}"),
                 ("both killed after, restart", "after:{n}:both"),
