@@ -7,9 +7,9 @@
 
 use crate::connection_slots::{ConnectionSlots, Slot, SlotCounts, Standing};
 use crate::pki::ca::{
-    AgentIdentity, AuthorityKeys, CaError, CertificateAuthority, ControllerCertificate, expiry,
-    identity,
+    AgentIdentity, AuthorityKeys, CaError, CertificateAuthority, expiry, identity,
 };
+use crate::pki::controller_certificate::ControllerCertificate;
 use crate::pki::enrolment::JoiningConnection;
 use backburn_experiments::join::{JOIN_PROTOCOL, LINK_PROTOCOL};
 use jiff::Timestamp;

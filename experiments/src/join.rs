@@ -49,9 +49,9 @@ pub fn host_and_port(controller: &str) -> Option<(&str, u16)> {
 /// The part of a token that is shown to the controller.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PresentedToken {
-    /// Which token.
+    /// The token's id, by which the controller finds it.
     pub id: String,
-    /// Its secret.
+    /// The token's secret, of which the controller keeps a hash.
     pub secret: String,
 }
 
@@ -80,13 +80,13 @@ pub struct JoinRequest {
     pub labels: BTreeMap<String, String>,
 }
 
-/// The controller's answer.
+/// What the controller answers to a request to join.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(tag = "say", rename_all = "kebab-case")]
 pub enum JoinAnswer {
-    /// Welcome.
+    /// The agent has joined, and this is its certificate.
     Joined(JoinResponse),
-    /// No certificate.
+    /// The agent may not join, and gets no certificate.
     Refused(Refusal),
 }
 

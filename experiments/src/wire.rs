@@ -36,19 +36,19 @@ pub enum Command {
     Plan {
         /// Comes back with the answer.
         request: u64,
-        /// What is wanted.
+        /// The injection that is to be planned, with nothing done.
         injection: InjectionRequest,
     },
-    /// Do it.
+    /// Injects: the agent plans, records what it will owe, and then does it.
     Inject {
         /// Comes back with the answer.
         request: u64,
-        /// What is wanted.
+        /// The injection that is to be done.
         injection: InjectionRequest,
     },
     /// Put this one back. The answer is [`Report::Ended`].
     Revert {
-        /// Which.
+        /// The injection that is to be reverted.
         injection: InjectionId,
     },
     /// Put everything of this agent back. The answers are [`Report::Ended`], each, then [`Report::AllReverted`].
@@ -63,14 +63,14 @@ pub enum Command {
     Measure {
         /// Comes back with the answer.
         request: u64,
-        /// Which.
+        /// The figure of the host that is to be measured.
         metric: HostProvider,
     },
     /// Measure this from where you are.
     Probe {
         /// Comes back with the answer.
         request: u64,
-        /// What.
+        /// What is to be asked, with all variables in place.
         provider: Provider,
         /// The longest it may take, where the provider says nothing of that.
         #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -103,7 +103,7 @@ pub enum Command {
     },
     /// The controller does not serve this agent, and closes the connection.
     Refused {
-        /// Why not.
+        /// The rule that refuses it, and what would be allowed.
         refusal: Refusal,
     },
     /// Revert what is left and end.
@@ -127,13 +127,13 @@ pub struct WatchRule {
 /// One fault on one agent, for a limited time.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct InjectionRequest {
-    /// Its name.
+    /// The injection's id, chosen by whoever asks for it.
     pub id: InjectionId,
     /// The run it belongs to.
     pub run: String,
-    /// The fault's name.
+    /// Name of the fault, as `backburn faults` lists it.
     pub fault: String,
-    /// The fault's arguments.
+    /// Arguments of the fault, checked by its own schema.
     #[serde(default)]
     pub arguments: Map<String, Value>,
     /// How long it lasts; none for a one-shot fault.
@@ -160,40 +160,40 @@ pub enum Report {
     HeartbeatAnswer,
     /// The answer to [`Command::Plan`].
     Planned {
-        /// Of the command.
+        /// Number of the command that this answers.
         request: u64,
         /// What would be done.
         plan: PlanView,
     },
     /// The answer to [`Command::Inject`]: it is done, and was seen to be.
     Injected {
-        /// Of the command.
+        /// Number of the command that this answers.
         request: u64,
-        /// Which.
+        /// The injection that acts now.
         injection: InjectionId,
-        /// What was done.
+        /// What was done, and to whom.
         plan: PlanView,
     },
     /// The answer to a `Plan` or an `Inject` that will not be done. Nothing is left of it
     /// unless an [`Report::Ended`] for the same injection, sent before this, says so.
     Refused {
-        /// Of the command.
+        /// Number of the command that this answers.
         request: u64,
-        /// Why.
+        /// The rule that refuses it, and what would be allowed.
         refusal: Refusal,
     },
     /// What a fault is seen to do while it acts. Sent when it first takes effect, when that changes, and about each second.
     Effect {
-        /// Which.
+        /// The injection that this was seen of.
         injection: InjectionId,
-        /// What is seen.
+        /// The effect, as the agent has observed it.
         effect: Effect,
     },
     /// An injection has ended and what it owed was looked at.
     Ended(EndedInjection),
     /// The answer to [`Command::RevertAll`], after every [`Report::Ended`].
     AllReverted {
-        /// Of the command.
+        /// Number of the command that this answers.
         request: u64,
         /// What could not be proved gone.
         owed: Vec<UnrevertedInjection>,
@@ -203,23 +203,23 @@ pub enum Report {
     },
     /// The answer to [`Command::Describe`].
     Described {
-        /// Of the command.
+        /// Number of the command that this answers.
         request: u64,
         /// Each fault, with its arguments' schema.
         faults: Vec<FaultDescription>,
     },
     /// The answer to [`Command::Measure`].
     Measured {
-        /// Of the command.
+        /// Number of the command that this answers.
         request: u64,
         /// The figure, or why there is none.
         value: Result<f64, String>,
     },
     /// The answer to [`Command::Probe`], and to [`Command::Examine`].
     Probed {
-        /// Of the command.
+        /// Number of the command that this answers.
         request: u64,
-        /// What came back.
+        /// The answer that came, or why none did.
         outcome: ProbeOutcome,
     },
     /// A rule of [`Command::Watch`] struck; everything of its run is being reverted.
@@ -227,7 +227,7 @@ pub enum Report {
     AbortRuleTriggered {
         /// Whose rule it is.
         run: String,
-        /// The rule's name.
+        /// Name of the abort rule.
         rule: String,
         /// What was seen, in a few words.
         seen: String,
@@ -241,7 +241,7 @@ pub struct Hello {
     pub agent: String,
     /// The version of its program.
     pub version: String,
-    /// Given and found.
+    /// Labels that were given at the join, and facts that the agent has found out about its host.
     pub labels: BTreeMap<String, String>,
     /// The names of the faults that it can inject; [`Command::Describe`] asks for more.
     #[serde(default)]
@@ -286,7 +286,7 @@ pub struct FaultDescription {
 /// What would be done, exactly, with its undo.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct PlanView {
-    /// Who is hit.
+    /// The processes, connections or places that are hit.
     pub victims: Vec<Victim>,
     /// What is done, in order. Undone in the opposite order.
     pub changes: Vec<ChangeView>,
@@ -314,7 +314,7 @@ pub struct Victim {
 pub struct ChangeView {
     /// The kind of change, e.g. `helper`, `signal`.
     pub kind: String,
-    /// What is done.
+    /// What is done to the host, in words.
     pub apply: String,
     /// What puts it back.
     pub undo: String,
@@ -343,9 +343,9 @@ pub struct Effect {
 pub struct Refusal {
     /// The rule, e.g. `no-match`, `protected`, `overlap`, `policy`, `blast-radius`, `arguments`, `not-permitted`, `ledger`, `failed`.
     pub rule: String,
-    /// What was wrong.
+    /// What was wrong, in one line.
     pub what: String,
-    /// What would do.
+    /// What would be allowed or would help, if that is known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hint: Option<String>,
     /// For `arguments`: each problem; paths start at the arguments' own root `$`.
@@ -392,7 +392,7 @@ pub enum Cause {
     /// Its duration was over, or a one-shot fault was done.
     #[serde(rename = "done")]
     Finished,
-    /// The controller asked.
+    /// The controller asked for it.
     #[serde(rename = "asked")]
     ControllerRequest,
     /// No beat came in time.
@@ -419,9 +419,9 @@ pub enum Cause {
 /// An injection has ended.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct EndedInjection {
-    /// Which.
+    /// The injection that has ended.
     pub injection: InjectionId,
-    /// Why.
+    /// Why the injection has ended.
     pub cause: Cause,
     /// Whether every change of it was observed to be gone.
     pub clean: bool,
@@ -438,9 +438,9 @@ pub struct EndedInjection {
 /// What an agent owes and could not put back: somebody has to look.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct UnrevertedInjection {
-    /// Which injection.
+    /// The injection that is still owed.
     pub injection: InjectionId,
-    /// Its fault.
+    /// Name of the injection's fault.
     pub fault: String,
     /// What is still there, in words for people.
     pub residue: Vec<String>,

@@ -2,7 +2,7 @@
 
 use super::{Availability, HostFinding, finding};
 use crate::netlink::{
-    self, Expression, Family, Hook, Key, Message, PacketQueue, Rejection, Socket, Table,
+    self, Expression, Family, Hook, Key, Message, PacketQueue, RejectReply, Socket, Table,
     TableFamily,
 };
 use crate::packet_filter::Shaping;
@@ -135,13 +135,13 @@ fn packet_rules() -> HostFinding {
             vec![
                 Expression::Meta(netlink::Meta::Transport),
                 Expression::Compare(netlink::Compare::Equal, vec![6]),
-                Expression::Reject(Rejection::Reset),
+                Expression::Reject(RejectReply::Reset),
             ],
         ),
         (
             "unreachable",
             "`network-reject` by ICMP",
-            vec![Expression::Reject(Rejection::Unreachable(1))],
+            vec![Expression::Reject(RejectReply::Unreachable(1))],
         ),
     ];
     let missing: Vec<String> = packet_rules

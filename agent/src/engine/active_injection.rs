@@ -48,7 +48,7 @@ enum ObservationState {
 
 /// How an injection continues after an observation.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Progress {
+pub(super) enum EffectProgress {
     Continue,
     /// A one-shot fault has nothing left to do.
     Finished,
@@ -144,7 +144,7 @@ impl ActiveInjection {
         seen: &Effect,
         is_done: bool,
         now: Instant,
-    ) -> (Option<Effect>, Progress) {
+    ) -> (Option<Effect>, EffectProgress) {
         let effect = self.total_effect(seen);
         let awaits = self
             .supervisor_return
@@ -155,17 +155,17 @@ impl ActiveInjection {
             // An effect may disappear early, e.g. when its helper is killed by the OOM killer.
             let is_gone = is_done && now >= *self.gone_since.get_or_insert(now) + VANISHED_AFTER;
             if is_gone {
-                Progress::Vanished
+                EffectProgress::Vanished
             } else {
-                Progress::Continue
+                EffectProgress::Continue
             }
         } else if self.next_round.is_some()
             || awaits
             || (!is_done && now < self.since + DEATH_TIMEOUT + self.grace())
         {
-            Progress::Continue
+            EffectProgress::Continue
         } else {
-            Progress::Finished
+            EffectProgress::Finished
         };
         let hurry = if is_one_shot {
             awaits || !is_done

@@ -1,7 +1,7 @@
 //! The phases of an injection: planned by a child, applied by the executor, observed by the observer, and repeated. The engine itself
 //! ends it.
 
-use super::active_injection::{ActiveInjection, Progress};
+use super::active_injection::{ActiveInjection, EffectProgress};
 use super::completions::Completion;
 use super::executor::ApplyJob;
 use super::supervisor_return::Expectation;
@@ -202,10 +202,10 @@ impl Engine {
                     }
                     match next {
                         _ if !is_owed => self.end(&injection, Cause::Manual),
-                        Progress::Finished => self.end(&injection, Cause::Finished),
-                        Progress::Vanished => self.end(&injection, Cause::Failed),
-                        Progress::Continue if repeats => self.repeat(&injection, now),
-                        Progress::Continue => {}
+                        EffectProgress::Finished => self.end(&injection, Cause::Finished),
+                        EffectProgress::Vanished => self.end(&injection, Cause::Failed),
+                        EffectProgress::Continue if repeats => self.repeat(&injection, now),
+                        EffectProgress::Continue => {}
                     }
                 }
                 Completion::Ended { ended, effect } => self.ended(ended, effect),

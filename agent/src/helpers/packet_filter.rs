@@ -204,9 +204,9 @@ pub(super) fn enter(filter: &PacketFilter) -> Result<(), HelperError> {
 }
 
 /// The owner's socket, for one thread at a time: each reads the answers to its own requests.
-type Owner = Arc<Mutex<Socket>>;
+type TableOwner = Arc<Mutex<Socket>>;
 
-fn locked(owner: &Owner) -> MutexGuard<'_, Socket> {
+fn locked(owner: &TableOwner) -> MutexGuard<'_, Socket> {
     owner.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -234,7 +234,7 @@ fn thread(life: impl FnOnce() + Send + 'static) -> Result<(), HelperError> {
 /// Has a thread wait for SIGTERM, take the tables back and end this process.
 fn end_when_asked(
     filter: PacketFilter,
-    owner: Owner,
+    owner: TableOwner,
     queue: Option<Arc<PacketQueue>>,
 ) -> Result<(), HelperError> {
     thread(move || {
@@ -252,12 +252,12 @@ fn end_when_asked(
 fn follow_names(
     filter: &PacketFilter,
     deadline: Duration,
-) -> Result<Option<Sender<Owner>>, HelperError> {
+) -> Result<Option<Sender<TableOwner>>, HelperError> {
     if filter.names.is_empty() || deadline <= LONG_FAULT {
         return Ok(None);
     }
     let mut filter = filter.clone();
-    let (give, given) = channel::<Owner>();
+    let (give, given) = channel::<TableOwner>();
     thread(move || {
         let Ok(owner) = given.recv() else { return };
         for time in 1.. {

@@ -81,7 +81,7 @@ pub enum RuleVerdict {
 
 /// How somebody is told that a packet was not let through.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Rejection {
+pub enum RejectReply {
     /// By a TCP reset.
     Reset,
     /// By ICMP or ICMPv6: `NFT_REJECT_ICMPX_*`, 1 for the port, 2 for the host, 3 for "prohibited".
@@ -137,7 +137,7 @@ pub enum Expression {
     /// Decides what becomes of the packet.
     Verdict(RuleVerdict),
     /// Drops the packet and tells its sender.
-    Reject(Rejection),
+    Reject(RejectReply),
     /// Hands the packet to whoever listens to this queue, in user space; with nobody there it goes on, and with one who takes
     /// none it is freed, and whoever sent it is told that it went out.
     Queue {
@@ -270,10 +270,10 @@ impl Expression {
                     .number(1, 0)
                     .nest(2, &empty().nest(2, &verdict.encode())),
             ),
-            Expression::Reject(Rejection::Reset) => {
+            Expression::Reject(RejectReply::Reset) => {
                 element("reject", empty().number(1, 1).put(2, &[0]))
             }
-            Expression::Reject(Rejection::Unreachable(code)) => {
+            Expression::Reject(RejectReply::Unreachable(code)) => {
                 element("reject", empty().number(1, 2).put(2, &[*code]))
             }
             // `NFT_QUEUE_FLAG_BYPASS`.

@@ -14,7 +14,7 @@ mod sock_diag;
 mod socket;
 
 pub use chains::{ForeignChain, TableChain, has_nat, refusing_chains};
-pub use expression::{Base, Compare, Expression, Meta, Original, Rejection, RuleVerdict};
+pub use expression::{Base, Compare, Expression, Meta, Original, RejectReply, RuleVerdict};
 pub use interfaces::{Interface, LOOPBACK, addresses, interfaces};
 pub use message::Message;
 /// What tests/fuzz puts strange bytes to.

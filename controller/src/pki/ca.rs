@@ -4,7 +4,12 @@
 //! A URI in its certificate names an agent, and nothing else does; the common name is for people. Agents' certificates are
 //! valid for clients only, so that no agent can impersonate the controller.
 
-use crate::files::{create_private, sync_parent};
+pub use super::agent_certificate::{AgentIdentity, expiry, identity};
+pub use super::ca_error::CaError;
+
+use super::agent_certificate::{AGENT_URI, hexadecimal};
+use super::ca_error::wrong;
+use super::key_files::{files, move_file, read, remove, write_privately};
 use backburn_experiments::join::problem_with_name;
 use jiff::Timestamp;
 use rcgen::{
@@ -13,28 +18,23 @@ use rcgen::{
     date_time_ymd,
 };
 use ring::rand::SecureRandom as _;
-use std::io::{self, Write as _};
-use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, SystemTime};
 use tokio_rustls::rustls::RootCertStore;
 use tokio_rustls::rustls::crypto::ring::sign::any_ecdsa_type;
 use tokio_rustls::rustls::pki_types::pem::PemObject as _;
 use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
-use tokio_rustls::rustls::server::{ClientHello, ResolvesServerCert};
 use tokio_rustls::rustls::sign::CertifiedKey;
 
 /// How long an agent's certificate is valid by default.
 pub const AGENT_CERTIFICATE_LIFETIME: Duration = days(30);
 /// How long the controller's certificate is valid. It is regenerated after two thirds of that.
-const CONTROLLER_CERTIFICATE_LIFETIME: Duration = days(90);
+pub(super) const CONTROLLER_CERTIFICATE_LIFETIME: Duration = days(90);
 /// How long the authority's certificate is valid.
 const CA_CERTIFICATE_LIFETIME: Duration = days(20 * 365);
 /// How far an agent's clock may be behind the controller's.
 const CLOCK_SKEW_ALLOWANCE: Duration = days(1);
-/// The prefix of an agent's name in the URI of its certificate.
-const AGENT_URI: &str = "backburn://agent/";
 
 /// The names of an authority's files in its folder.
 pub const AUTHORITY_FILES: &[&str] = &[
@@ -52,39 +52,6 @@ const NEXT: &str = "next";
 
 const fn days(number: u64) -> Duration {
     Duration::from_secs(number * 24 * 60 * 60)
-}
-
-/// Why an authority or a certificate could not be created.
-#[derive(Debug, thiserror::Error)]
-pub enum CaError {
-    /// A file cannot be read or written.
-    #[error("{}: {source}", path.display())]
-    File {
-        /// The path of the file.
-        path: PathBuf,
-        /// The error of the file system.
-        source: io::Error,
-    },
-    /// The content of a file is invalid.
-    #[error("{}: {what}\nhint: restore it from a backup; with a new authority, created in an empty folder, every agent has to join again", path.display())]
-    Content {
-        /// The path of the file.
-        path: PathBuf,
-        /// What is wrong with it.
-        what: String,
-    },
-    /// No certificate can be created for this request or name.
-    #[error("{0}")]
-    Request(String),
-}
-
-/// The identity of an agent, as its certificate has it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct AgentIdentity {
-    /// The name of the agent.
-    pub name: String,
-    /// The certificate's serial number, in lower-case hexadecimal digits.
-    pub serial: String,
 }
 
 /// A signed certificate of an agent.
@@ -223,7 +190,7 @@ impl AuthorityKeys {
     }
 
     /// Signs a certificate of the controller for these host names and addresses.
-    fn sign_controller(&self, names: &[String]) -> Result<CertifiedKey, CaError> {
+    pub(super) fn sign_controller(&self, names: &[String]) -> Result<CertifiedKey, CaError> {
         let key = KeyPair::generate().map_err(wrong)?;
         let mut params = CertificateParams::new(names).map_err(wrong)?;
         let common = common("backburn controller", CONTROLLER_CERTIFICATE_LIFETIME)?;
@@ -265,20 +232,6 @@ fn bridge(
         .signed_by(retiring.issuer.key(), &current.issuer)
         .map_err(wrong)?;
     Ok(signed.der().clone())
-}
-
-/// The files of a key and of its certificate.
-fn files(folder: &Path, name: &str) -> (PathBuf, PathBuf) {
-    let file = |kind| folder.join(format!("{name}.{kind}"));
-    (file("key"), file("crt"))
-}
-
-fn move_file(from: &Path, to: &Path) -> Result<(), CaError> {
-    let moved = std::fs::rename(from, to).and_then(|()| sync_parent(to));
-    moved.map_err(|source| CaError::File {
-        path: from.into(),
-        source,
-    })
 }
 
 /// Completes a rotation that a crash has interrupted after the new key had taken the current one's place.
@@ -469,100 +422,6 @@ fn fingerprint_of(certificate: &CertificateDer<'_>) -> String {
     hexadecimal(hash.as_ref())
 }
 
-/// The agent that a certificate names. TLS has verified the certificate before.
-///
-/// # Errors
-/// The certificate does not name exactly one agent.
-pub fn identity(certificate: &CertificateDer<'_>) -> Result<AgentIdentity, CaError> {
-    let (_, certificate) = x509_parser::parse_x509_certificate(certificate).map_err(wrong)?;
-    let names = certificate.subject_alternative_name().map_err(wrong)?;
-    let mut names = names
-        .iter()
-        .flat_map(|names| &names.value.general_names)
-        .filter_map(|name| match name {
-            x509_parser::extensions::GeneralName::URI(uri) => uri.strip_prefix(AGENT_URI),
-            _ => None,
-        });
-    match (names.next(), names.next()) {
-        (Some(name), None) if problem_with_name(name).is_none() => Ok(AgentIdentity {
-            name: name.into(),
-            serial: hexadecimal(certificate.raw_serial()),
-        }),
-        _ => Err(CaError::Request(
-            "the certificate does not name an agent".into(),
-        )),
-    }
-}
-
-/// When a certificate expires. None if it cannot be parsed.
-pub fn expiry(certificate: &CertificateDer<'_>) -> Option<Timestamp> {
-    let (_, certificate) = x509_parser::parse_x509_certificate(certificate).ok()?;
-    Timestamp::from_second(certificate.validity().not_after.timestamp()).ok()
-}
-
-/// The controller's certificate, which is regenerated before it expires when a client connects.
-#[derive(Debug)]
-pub(crate) struct ControllerCertificate {
-    authority: Arc<CertificateAuthority>,
-    names: Vec<String>,
-    made: Mutex<MadeCertificate>,
-}
-
-/// A certificate of the controller, by what and when it was signed.
-#[derive(Debug)]
-struct MadeCertificate {
-    keys: Arc<AuthorityKeys>,
-    at: SystemTime,
-    certificate: Arc<CertifiedKey>,
-}
-
-impl ControllerCertificate {
-    pub(crate) fn new(
-        authority: Arc<CertificateAuthority>,
-        names: Vec<String>,
-    ) -> Result<Self, CaError> {
-        let keys = authority.keys();
-        let certificate = Arc::new(keys.sign_controller(&names)?);
-        Ok(ControllerCertificate {
-            authority,
-            names,
-            made: Mutex::new(MadeCertificate {
-                keys,
-                at: SystemTime::now(),
-                certificate,
-            }),
-        })
-    }
-
-    fn at(&self, now: SystemTime) -> Arc<CertifiedKey> {
-        let mut made = self.made.lock().unwrap_or_else(PoisonError::into_inner);
-        // If the clock was set back, the certificate is not valid yet.
-        let age = now.duration_since(made.at).unwrap_or(Duration::MAX);
-        let keys = self.authority.keys();
-        if age >= CONTROLLER_CERTIFICATE_LIFETIME * 2 / 3 || !Arc::ptr_eq(&keys, &made.keys) {
-            match keys.sign_controller(&self.names) {
-                Ok(new) => {
-                    *made = MadeCertificate {
-                        keys,
-                        at: now,
-                        certificate: Arc::new(new),
-                    }
-                }
-                Err(error) => {
-                    tracing::error!(%error, "the controller's certificate could not be regenerated");
-                }
-            }
-        }
-        Arc::clone(&made.certificate)
-    }
-}
-
-impl ResolvesServerCert for ControllerCertificate {
-    fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        Some(self.at(SystemTime::now()))
-    }
-}
-
 /// Parses a certificate request, which is signed by its own key.
 pub(crate) fn read_request(pem: &str) -> Result<CertificateSigningRequestParams, CaError> {
     CertificateSigningRequestParams::from_pem(pem)
@@ -597,81 +456,8 @@ fn common(name: &str, lifetime: Duration) -> Result<CertificateParams, CaError> 
     Ok(params)
 }
 
-fn wrong(error: impl std::fmt::Display) -> CaError {
-    CaError::Request(error.to_string())
-}
-
 pub(super) fn random(bytes: &mut [u8]) -> Result<(), CaError> {
     ring::rand::SystemRandom::new()
         .fill(bytes)
         .map_err(|_| CaError::Request("the system has no random numbers".into()))
-}
-
-pub(super) fn hexadecimal(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
-fn read(path: &Path) -> Result<Option<String>, CaError> {
-    match std::fs::read_to_string(path) {
-        Ok(text) => Ok(Some(text)),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(source) => Err(CaError::File {
-            path: path.into(),
-            source,
-        }),
-    }
-}
-
-fn remove(path: &Path) -> Result<(), CaError> {
-    match std::fs::remove_file(path) {
-        Err(source) if source.kind() != io::ErrorKind::NotFound => Err(CaError::File {
-            path: path.into(),
-            source,
-        }),
-        _ => Ok(()),
-    }
-}
-
-/// Writes a file that only its owner may read, atomically and synced.
-fn write_privately(folder: &Path, path: &Path, content: &[u8]) -> Result<(), CaError> {
-    let beside = path.with_extension("new");
-    let write = || {
-        std::fs::DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(folder)?;
-        let mut file = create_private(&beside)?;
-        file.write_all(content)?;
-        file.sync_all()?;
-        std::fs::rename(&beside, path)?;
-        sync_parent(path)
-    };
-    write().map_err(|source| CaError::File {
-        path: path.into(),
-        source,
-    })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn controller_certificate_is_regenerated_before_it_expires() {
-        let folder = tempfile::tempdir().unwrap();
-        let authority = Arc::new(CertificateAuthority::open(folder.path()).unwrap());
-        let own = ControllerCertificate::new(authority, vec!["localhost".into()]).unwrap();
-        let now = SystemTime::now();
-        let first = own.at(now);
-        let leaf = |key: &CertifiedKey| key.cert[0].clone();
-        assert_eq!(leaf(&own.at(now + days(59))), leaf(&first));
-        let second = own.at(now + days(61));
-        assert_ne!(leaf(&second), leaf(&first));
-        assert_eq!(leaf(&own.at(now + days(62))), leaf(&second));
-        assert_ne!(
-            leaf(&own.at(now)),
-            leaf(&second),
-            "the clock was set back: not good yet"
-        );
-    }
 }

@@ -1,6 +1,7 @@
 //! Creating tokens, and what the store keeps of them.
 
-use super::ca::{CaError, CertificateAuthority, hexadecimal, random};
+use super::agent_certificate::hexadecimal;
+use super::ca::{CaError, CertificateAuthority, random};
 use crate::files::create_private;
 use crate::store::{ApiTokenRecord, AuditRecord, Hash, Role, Store, StoreError, TokenOrigin};
 use backburn_experiments::token::{ApiToken, Token, TokenKind};

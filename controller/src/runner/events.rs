@@ -53,16 +53,16 @@ pub(super) enum RunnerEvent {
     },
     /// An agent reported something, or something is known of its connection.
     Agent {
-        /// The agent's name.
+        /// Name of the agent that reports.
         agent: Arc<str>,
         /// The connection that this came over. What an earlier one still delivers is ignored.
         connection: u64,
-        /// What it is.
+        /// What the agent reports.
         report: AgentReport,
     },
     /// The answer to [`RunnerCommand::Reconnect`].
     Reconnected {
-        /// The agent's name.
+        /// Name of the agent that is back.
         agent: String,
         /// The agent that came back, or why none did.
         outcome: Result<JoiningAgent, String>,
@@ -71,9 +71,9 @@ pub(super) enum RunnerEvent {
     JournalFailed(String),
     /// An injection was not sent, because its request could not be written to the journal.
     InjectionLeftOut {
-        /// The agent's name.
+        /// Name of the agent that is spared.
         agent: String,
-        /// The injection.
+        /// The injection that is not done.
         injection: InjectionId,
     },
 }
@@ -81,7 +81,7 @@ pub(super) enum RunnerEvent {
 /// An agent that takes part, without its connection.
 #[derive(Debug, Clone)]
 pub(super) struct JoiningAgent {
-    /// Its introduction.
+    /// How the agent introduced itself.
     pub(super) hello: Hello,
     /// The connection that its reports come over.
     pub(super) connection: u64,
@@ -92,28 +92,28 @@ pub(super) struct JoiningAgent {
 /// What is heard of an agent. Request numbers are already resolved to what was asked.
 #[derive(Debug, Clone)]
 pub(super) enum AgentReport {
-    /// The injection acts.
+    /// The injection acts from now on.
     Injected {
-        /// The injection.
+        /// The injection that acts.
         injection: InjectionId,
-        /// What was done.
+        /// What was done, and to whom.
         plan: wire::PlanView,
     },
     /// The agent refuses to inject.
     Refused {
-        /// The injection.
+        /// The injection that is refused.
         injection: InjectionId,
-        /// Why.
+        /// The rule that refuses it, and what would be allowed.
         refusal: wire::Refusal,
     },
     /// What the fault is seen to do.
     Effect {
-        /// The injection.
+        /// The injection that this was seen of.
         injection: InjectionId,
-        /// What is seen.
+        /// The effect, as the agent has observed it.
         effect: wire::Effect,
     },
-    /// An injection ended.
+    /// An injection ended, with what is left of it.
     Ended(EndedInjection),
     /// The agent has reverted everything of the run, except this.
     AllReverted(Vec<UnrevertedInjection>),
@@ -121,9 +121,9 @@ pub(super) enum AgentReport {
     AbortRuleTriggered {
         /// The run that the rule belongs to.
         run: String,
-        /// The rule's name.
+        /// Name of the abort rule.
         rule: String,
-        /// What was seen.
+        /// What was seen, in words.
         seen: String,
     },
     /// The agent is connected and has not answered for this long.
@@ -141,9 +141,9 @@ pub(super) struct Sample {
     pub(super) epoch: u64,
     /// The probe's place in the list of sampled probes.
     pub(super) probe: usize,
-    /// The judgement.
+    /// How the answer was judged.
     pub(super) judgement: Judgement,
-    /// The value.
+    /// The value that was judged, as JSON.
     pub(super) output: Value,
     /// Why it is outside or unknown.
     pub(super) why: Option<String>,
@@ -154,9 +154,9 @@ pub(super) struct Sample {
 /// What came of an activity.
 #[derive(Debug, Clone)]
 pub(super) struct ActivityResult {
-    /// How it went.
+    /// How the activity went.
     pub(super) status: ActivityStatus,
-    /// What it returned.
+    /// What the activity returned, as JSON.
     pub(super) output: Value,
     /// Why it failed, or why its output is out of tolerance.
     pub(super) why: Option<String>,
@@ -211,38 +211,38 @@ pub(super) enum RunnerCommand {
     Plan {
         /// The planned injection's place in the run's list.
         index: usize,
-        /// The agent's name.
+        /// Name of the agent that is asked.
         agent: String,
-        /// The injection.
+        /// The injection that is to be planned.
         request: InjectionRequest,
     },
     /// Have an agent inject a fault.
     Inject {
-        /// The agent's name.
+        /// Name of the agent that is asked.
         agent: String,
-        /// The injection.
+        /// The injection that is to be done.
         request: InjectionRequest,
     },
     /// Have an agent revert everything of this run.
     RevertAll {
-        /// The agent's name.
+        /// Name of the agent that is asked.
         agent: String,
     },
     /// Send a command that has no answer.
     Send {
-        /// The agent's name.
+        /// Name of the agent that is asked.
         agent: String,
-        /// The command.
+        /// The command that is sent.
         command: wire::Command,
     },
     /// Send nothing more to this agent, so that its lease runs out.
     HangUp {
-        /// The agent's name.
+        /// Name of the agent whose connection is closed.
         agent: String,
     },
     /// Wait until a lost agent, or its successor, comes back.
     Reconnect {
-        /// The agent's name.
+        /// Name of the agent that is waited for.
         agent: String,
         /// When it was lost.
         lost: Duration,

@@ -159,7 +159,7 @@ impl Service {
             PolicyDecision::Allow => {}
             PolicyDecision::Refuse(refusal) => return Err(refusal.into()),
             PolicyDecision::RequireApproval(rule) => {
-                return Err(super::runs::approval_required(&rule).into());
+                return Err(approval_required(&rule).into());
             }
         }
         let (now_plan, fingerprint) = self.plan_for_approval(id, seed, &spec, &experiment)?;
@@ -410,4 +410,11 @@ fn on_own_thread<T: Send>(
             ))
         })
     })
+}
+
+/// The refusal of a run that needs the approval of a person, and cannot wait for it.
+pub(super) fn approval_required(rule: &str) -> Refusal {
+    let what = format!("the run requires approval by the controller's rule `{rule}`");
+    Refusal::new("approval", what)
+        .hint("store the experiment first, with `backburn apply FILE`: a run of a stored experiment waits for `backburn approve`")
 }

@@ -1,7 +1,7 @@
 //! Halting the fleet. Every fault is told to end before anything else happens, and before anything is written: a halt works
 //! while the store does not. Then the halt is stored, so that it outlives a restart of the controller.
 
-use super::runs::ActiveRun;
+use super::active_runs::ActiveRun;
 use super::{Service, lock};
 use crate::fleet::AgentReverted;
 use crate::store::{Store, StoreError};

@@ -5,6 +5,7 @@
 //! store, which all runs share, may be used from any thread.
 
 mod actions;
+mod active_runs;
 mod approvals;
 mod cleaned;
 mod coverage;
@@ -31,10 +32,12 @@ mod revocation;
 mod rights;
 mod rule_watch;
 mod run_audit;
+mod run_documents;
 mod run_load;
 mod run_locks;
 mod run_spec;
 mod runs;
+mod schedule_keeper;
 mod schedules;
 mod teams;
 
@@ -60,13 +63,13 @@ pub use schedules::{SchedulePause, ScheduledExperiment};
 use crate::fleet::Fleet;
 use crate::request_id;
 use crate::store::{ApiTokenRecord, AuditHead, AuditRecord, Role, Store, StoreError};
+use active_runs::ActiveRun;
 use backburn_experiments::check::{Experiment, Sources};
 use backburn_experiments::journal::JournalEntry;
 use backburn_experiments::wire::FaultDescription;
 use backburn_experiments::{HumanDuration, Problem};
 use failpoint::{WriteFailpoint, WriteSource};
 use jiff::Timestamp;
-use runs::ActiveRun;
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;

@@ -1,8 +1,8 @@
 //! After a crash of the controller, the runs that it left open are closed. A method is never resumed: agents have reverted
 //! everything by themselves when their connection closed, and are asked whether they have.
 
+use super::active_runs::ActiveRun;
 use super::failpoint::WriteSource;
-use super::runs::ActiveRun;
 use super::{RunLoad, Service, lock};
 use crate::fleet::Reservation;
 use crate::store::StoreError;

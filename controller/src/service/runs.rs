@@ -1,7 +1,7 @@
 //! Starting, following and ending runs.
 
+use super::active_runs::{ActiveRun, CONTROLLER_ENDS};
 use super::failpoint::WriteSource;
-use super::local_program_policy;
 use super::policy_rule::{PolicyDecision, PolicyRequest};
 use super::run_load::RunLoad;
 use super::run_locks::{self, HeldRunLock};
@@ -9,44 +9,21 @@ use super::{RequestedDocument, RunSpec, RunStartError, Service, lock};
 use crate::agent_pool::AgentPool;
 use crate::fleet::{AdmissionPolicy, DebtFilter, Reservation};
 use crate::runner::{self, Journal, Preview, RunApproval, RunSettings};
-use crate::store::{
-    GameDayRun, NewRun, RunEnd, StoreError, StoreErrorKind, Trigger, WaitingRun, missing_secrets,
-};
-use backburn_experiments::check::{self, Experiment, Sources};
+use crate::store::{GameDayRun, NewRun, RunEnd, StoreError, StoreErrorKind, Trigger, WaitingRun};
+use backburn_experiments::HumanDuration;
+use backburn_experiments::check::{self, Experiment};
 use backburn_experiments::journal::{Event, HypothesisTiming, JournalEntry, Run, Verdict, verdict};
 use backburn_experiments::labels::Labels;
 use backburn_experiments::redact::Redactor;
-use backburn_experiments::wire::{InjectionId, Refusal};
-use backburn_experiments::{HumanDuration, Problem, substitute};
+use backburn_experiments::wire::Refusal;
 use jiff::Timestamp;
-use serde_json::{Map, Value};
-use std::collections::{BTreeMap, BTreeSet};
 use std::io;
-use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::mpsc;
 
 /// How long to wait before another attempt to close a run in the store.
 const CLOSE_RETRY_DELAY: Duration = Duration::from_secs(1);
-
-/// Why runs are stopped when the controller ends.
-const ENDING: &str = "the controller ends";
-
-/// A run that is not closed yet.
-#[derive(Debug)]
-pub(super) struct ActiveRun {
-    pub(super) stop: mpsc::UnboundedSender<String>,
-    /// The number of events in its journal. Dropped when the run is closed.
-    pub(super) events: watch::Sender<u64>,
-    /// The injections that were requested and are not known to be over.
-    pub(super) open: watch::Sender<BTreeSet<InjectionId>>,
-    /// Whether it was aborted: nothing new is injected.
-    ending: AtomicBool,
-    /// Whether it was asked to end because of quiet hours.
-    pub(super) is_quieted: AtomicBool,
-}
 
 /// The journal of a run in the store.
 struct StoreJournal {
@@ -66,128 +43,7 @@ impl Journal for StoreJournal {
     }
 }
 
-impl ActiveRun {
-    pub(super) fn new() -> (Arc<Self>, mpsc::UnboundedReceiver<String>) {
-        let (stop, stopped) = mpsc::unbounded_channel();
-        let running = ActiveRun {
-            stop,
-            events: watch::Sender::new(0),
-            open: watch::Sender::new(BTreeSet::new()),
-            ending: AtomicBool::new(false),
-            is_quieted: AtomicBool::new(false),
-        };
-        (Arc::new(running), stopped)
-    }
-
-    /// Follows an event that is in the journal.
-    fn follow(&self, event: &Event) {
-        match event {
-            Event::InjectionRequested { injection, .. } => self.open.send_modify(|open| {
-                open.insert(injection.clone());
-            }),
-            Event::Aborted(_) => self.ending.store(true, Ordering::Relaxed),
-            Event::InjectionRefused { injection, .. } => self.closed(injection),
-            Event::InjectionEnded(ended) if ended.clean => self.closed(&ended.injection),
-            Event::AgentJoined { recovered, .. } => recovered
-                .iter()
-                .filter(|ended| ended.clean)
-                .for_each(|ended| self.closed(&ended.injection)),
-            _ => {}
-        }
-        self.events.send_modify(|events| *events += 1);
-    }
-
-    pub(super) fn is_ending(&self) -> bool {
-        self.ending.load(Ordering::Relaxed)
-    }
-
-    /// An injection is over. Those who wait are woken by the last one.
-    fn closed(&self, injection: &str) {
-        self.open
-            .send_if_modified(|open| open.remove(injection) && open.is_empty());
-    }
-}
-
 impl Service {
-    /// Parses a stored document. The policy decides what it may read on the controller's host, and whether it may run
-    /// programs there; variables are data, and do not choose what is read.
-    ///
-    /// # Errors
-    /// All problems of the document.
-    pub fn load_experiment(
-        &self,
-        document: &Value,
-        variables: &Map<String, Value>,
-    ) -> Result<Experiment, Vec<Problem>> {
-        let mut problems = missing_secrets(document);
-        problems.extend(substitute::chosen_sources(document, variables));
-        if !problems.is_empty() {
-            return Err(problems);
-        }
-        let secrets = Map::new();
-        let policy = self.policy();
-        let sources = Sources {
-            environment: &|name| {
-                Some(name)
-                    .filter(|name| policy.may_read_variable(name))
-                    .and_then(|name| std::env::var(name).ok())
-            },
-            file: &|path| {
-                if !policy.may_read_file(Path::new(path)) {
-                    return Err("the controller's policy does not allow experiments to read this file; allowed are the files in its `folders`".into());
-                }
-                crate::files::read_text(Path::new(path)).map_err(|error| error.to_string())
-            },
-            variables,
-            secrets: &secrets,
-        };
-        self.permitted(self.checked(&document.to_string(), &sources)?)
-    }
-
-    /// Checks a document. A request over the API has no command line, so problems of variables name the request's field.
-    fn checked(&self, text: &str, sources: &Sources<'_>) -> Result<Experiment, Vec<Problem>> {
-        (self.check)(text, sources).map_err(|mut problems| {
-            for problem in &mut problems {
-                if let Some(name) = problem.at.strip_prefix("--var ") {
-                    problem.at = format!("$.variables.{name}");
-                }
-            }
-            problems
-        })
-    }
-
-    /// Parses the document of a request. One that is not stored may read nothing on the controller's host.
-    pub(super) fn load_requested(&self, spec: &RunSpec) -> Result<Experiment, Vec<Problem>> {
-        if let RequestedDocument::Stored(document) = &spec.document {
-            return self.load_experiment(document, &spec.variables);
-        }
-        let refused = spec.document.foreign_sources(&spec.variables);
-        if !refused.is_empty() {
-            return Err(refused);
-        }
-        let sources = Sources {
-            environment: &|_| None,
-            file: &|_| Err("it is a file of the controller's host".into()),
-            variables: &spec.variables,
-            secrets: &Map::new(),
-        };
-        self.permitted(self.checked(&spec.document.text(), &sources)?)
-    }
-
-    /// Checks that the policy allows the programs that the experiment would run on the controller's host.
-    fn permitted(&self, experiment: Experiment) -> Result<Experiment, Vec<Problem>> {
-        let mut problems =
-            local_program_policy::problems(&experiment, &self.policy().allow_programs);
-        // The name of an activity may come from a file.
-        for problem in &mut problems {
-            experiment.redactor.errors().redact(&mut problem.what);
-        }
-        match problems.is_empty() {
-            true => Ok(experiment),
-            false => Err(problems),
-        }
-    }
-
     /// Starts a run. Returns its id. A run that a rule keeps from starting is recorded as one that was not started.
     ///
     /// # Errors
@@ -277,7 +133,7 @@ impl Service {
             PolicyDecision::RequireApproval(rule) => {
                 match spec.reference.is_some() && spec.because != Trigger::Schedule {
                     true => (self.await_approval(new, spec, experiment, rule)).map(Some),
-                    false => Err(approval_required(&rule).into()),
+                    false => Err(super::approvals::approval_required(&rule).into()),
                 }
             }
         }
@@ -301,7 +157,7 @@ impl Service {
             running.stop.send(halted.refusal().what).ok();
         }
         if self.is_ending() {
-            running.stop.send(ENDING.to_owned()).ok();
+            running.stop.send(CONTROLLER_ENDS.to_owned()).ok();
         }
         let service = Arc::clone(self);
         let id = run.clone();
@@ -526,7 +382,9 @@ impl Service {
             match decided {
                 PolicyDecision::Allow => Ok(()),
                 PolicyDecision::Refuse(refusal) => Err(refusal),
-                PolicyDecision::RequireApproval(rule) => Err(approval_required(&rule)),
+                PolicyDecision::RequireApproval(rule) => {
+                    Err(super::approvals::approval_required(&rule))
+                }
             }
         })
     }
@@ -603,73 +461,6 @@ impl Service {
         .await?;
         Ok((seed, preview))
     }
-
-    /// Asks a run to end, with this reason; everything it injected is reverted. The wait of one that waits for approval ends.
-    /// Whether there is such a run.
-    ///
-    /// # Errors
-    /// The store failed.
-    pub fn stop_or_withdraw(
-        self: &Arc<Self>,
-        run: &str,
-        why: String,
-    ) -> Result<bool, RunStartError> {
-        if self.stop(run, why.clone()) {
-            return Ok(true);
-        }
-        match self.end_wait(run, &Refusal::new("approval", why)) {
-            Ok(()) => Ok(true),
-            Err(RunStartError::Refusal(_)) => Ok(false),
-            Err(error) => Err(error),
-        }
-    }
-
-    /// Asks an active run to end, with this reason; everything it injected is reverted. Whether there is such a run.
-    pub fn stop(&self, run: &str, why: String) -> bool {
-        let runs = lock(&self.runs);
-        runs.get(run)
-            .inspect(|running| {
-                running.stop.send(why).ok();
-            })
-            .is_some()
-    }
-
-    /// The runs that are not closed, and how many injections of each are not known to be over.
-    pub fn active_runs(&self) -> BTreeMap<String, usize> {
-        let runs = lock(&self.runs);
-        let open = |running: &Arc<ActiveRun>| running.open.borrow().len();
-        runs.iter()
-            .map(|(run, running)| (run.clone(), open(running)))
-            .collect()
-    }
-
-    /// Changes with each event of a run. None if the run is closed.
-    pub fn follow(&self, run: &str) -> Option<watch::Receiver<u64>> {
-        lock(&self.runs)
-            .get(run)
-            .map(|running| running.events.subscribe())
-    }
-
-    /// Whether the controller ends, so that no run can start.
-    pub fn is_ending(&self) -> bool {
-        self.ending.load(Ordering::SeqCst)
-    }
-
-    /// Asks every run to end, and waits until all are closed, at most this long. Returns those that were not.
-    pub async fn end_runs(&self, timeout: Duration) -> Vec<String> {
-        self.ending.store(true, Ordering::SeqCst);
-        for running in lock(&self.runs).values() {
-            running.stop.send(ENDING.to_owned()).ok();
-        }
-        let until = tokio::time::Instant::now() + timeout;
-        loop {
-            let left: Vec<String> = lock(&self.runs).keys().cloned().collect();
-            if left.is_empty() || tokio::time::Instant::now() >= until {
-                return left;
-            }
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-    }
 }
 
 /// The start of the run that is asked for, under a new id.
@@ -701,12 +492,6 @@ fn not_begun(why: String) -> Verdict {
         ..Default::default()
     };
     backburn_experiments::journal::verdict(&nothing)
-}
-
-pub(super) fn approval_required(rule: &str) -> Refusal {
-    let what = format!("the run requires approval by the controller's rule `{rule}`");
-    Refusal::new("approval", what)
-        .hint("store the experiment first, with `backburn apply FILE`: a run of a stored experiment waits for `backburn approve`")
 }
 
 /// How long something took, in milliseconds with a fraction.

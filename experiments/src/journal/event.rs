@@ -52,7 +52,7 @@ pub enum Judgement {
     Unknown,
 }
 
-/// What happened.
+/// Something that happened in a run, as its journal records it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "event", rename_all = "kebab-case")]
 pub enum Event {
@@ -90,7 +90,7 @@ pub enum Event {
     },
     /// An agent takes part.
     AgentJoined {
-        /// Its name.
+        /// Name of the agent that takes part.
         agent: String,
         /// What it put back of agents that died before.
         recovered: Vec<EndedInjection>,
@@ -108,14 +108,14 @@ pub enum Event {
     },
     /// What an action would do was looked at; nothing was touched.
     Planned {
-        /// The action's name.
+        /// Name of the action that injects.
         activity: String,
-        /// On which agent.
+        /// Name of the agent that would inject.
         agent: String,
         /// What it would do.
         plan: PlanView,
     },
-    /// A phase began.
+    /// A phase of the run began.
     PhaseStarted {
         /// The phase that began.
         phase: Phase,
@@ -132,13 +132,13 @@ pub enum Event {
     },
     /// A hypothesis probe or an abort rule's own probe was measured and judged.
     Sampled {
-        /// In which phase.
+        /// The phase in which the probe was checked.
         phase: Phase,
-        /// Its name.
+        /// Name of the probe.
         probe: String,
         /// Whether it is one of the hypothesis'.
         hypothesis: bool,
-        /// The judgement.
+        /// How the answer was judged.
         judgement: Judgement,
         /// The value, shortened where it is long.
         #[serde(default)]
@@ -155,25 +155,25 @@ pub enum Event {
         phase: Phase,
         /// Its place in the phase, from 0.
         index: usize,
-        /// Its name.
+        /// Name of the activity.
         activity: String,
         /// Whether the method goes on without waiting.
         background: bool,
     },
-    /// An activity ended.
+    /// An activity ended, whatever came of it.
     ActivityFinished {
         /// Which phase it belongs to.
         phase: Phase,
         /// Its place in the phase, from 0.
         index: usize,
-        /// Its name.
+        /// Name of the activity.
         activity: String,
-        /// How it went.
+        /// How the activity went.
         status: ActivityStatus,
-        /// What it gave.
+        /// What the activity returned, as JSON.
         #[serde(default)]
         output: Value,
-        /// Why it failed.
+        /// Why the activity failed, if it did.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         why: Option<String>,
         /// The judgement, where it has a tolerance.
@@ -184,13 +184,13 @@ pub enum Event {
     },
     /// An agent is about to be asked to inject. From here on it may owe.
     InjectionRequested {
-        /// Its name.
+        /// The injection's id, unique in the run.
         injection: InjectionId,
         /// The action it belongs to.
         activity: String,
         /// The name of the fault.
         fault: String,
-        /// On which agent.
+        /// Name of the agent that is asked.
         agent: String,
         /// How long the fault acts; none for a one-shot fault, and in journals of earlier versions.
         #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -203,7 +203,7 @@ pub enum Event {
     InjectionRefused {
         /// The id of the injection.
         injection: InjectionId,
-        /// Why.
+        /// The rule that refuses it, and what would be allowed.
         refusal: Refusal,
     },
     /// The agent did it and saw it done.
@@ -276,9 +276,9 @@ pub enum ActivityStatus {
 pub struct Abort {
     /// What kind of rule.
     pub by: AbortBy,
-    /// The rule's name.
+    /// Name of the abort rule.
     pub rule: String,
-    /// What was seen.
+    /// What was seen, in words.
     pub reason: String,
 }
 
@@ -296,7 +296,7 @@ pub enum AbortBy {
     BlastRadius,
     /// A person or a signal.
     Operator,
-    /// A revert failed.
+    /// A fault could not be reverted.
     Revert,
     /// An agent was lost.
     Agent,
@@ -309,15 +309,15 @@ pub enum AbortBy {
 /// How a piece of text about an event is to be shown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Tone {
-    /// As it is.
+    /// In the terminal's own colour.
     Plain,
     /// Less than other text.
     Dim,
-    /// As good news.
+    /// As good news, e.g. in green.
     Success,
     /// As something to know.
     Warning,
-    /// As bad news.
+    /// As bad news, e.g. in red.
     Failure,
 }
 

@@ -17,7 +17,7 @@ use std::time::Duration;
 pub struct IllegalEvent {
     /// Which event, from 1.
     pub number: usize,
-    /// Why not.
+    /// Why the event cannot follow.
     pub why: String,
 }
 
@@ -26,7 +26,7 @@ pub struct IllegalEvent {
 pub struct Run {
     /// Its id; empty before the first event.
     pub id: String,
-    /// The experiment's title.
+    /// Title of the experiment.
     pub title: String,
     /// What every pick comes from.
     pub seed: u64,
@@ -75,9 +75,9 @@ pub struct ProbeRecord {
     pub before: SampleCounts,
     /// While the method went on.
     pub during: SampleCounts,
-    /// After it.
+    /// Checks after the method.
     pub after: SampleCounts,
-    /// Its last judgement.
+    /// How the last check was judged, if there was one.
     pub last: Option<Judgement>,
     /// Why it was outside or unknown, the first time.
     pub why: Option<String>,
@@ -112,14 +112,14 @@ pub struct Outage {
     pub over: bool,
 }
 
-/// One injection's story.
+/// What the journal says of one injection.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct InjectionRecord {
-    /// The action.
+    /// Name of the action that injects.
     pub activity: String,
-    /// The fault.
+    /// Name of the fault.
     pub fault: String,
-    /// The agent.
+    /// Name of the agent that injects.
     pub agent: String,
     /// How long the fault acts; none for a one-shot fault, and in journals of earlier versions.
     pub duration: Option<HumanDuration>,
@@ -127,13 +127,13 @@ pub struct InjectionRecord {
     pub one_shot: bool,
     /// When the agent had injected it, in seconds since the run started; none before that.
     pub since: Option<f64>,
-    /// Where it stands.
+    /// How far the injection has come.
     pub state: InjectionState,
     /// Whether it was ever seen to act.
     pub acted: bool,
     /// What was seen last.
     pub effect: Option<Effect>,
-    /// What was done.
+    /// What was done, once the agent has said so.
     pub plan: Option<PlanView>,
     /// Why it could not be injected, where the agent tried and failed; what it had done of it is in the state.
     pub failure: Option<String>,
@@ -145,26 +145,26 @@ pub struct InjectionRecord {
 pub enum InjectionState {
     /// Asked for: it may be owed.
     Requested,
-    /// Done.
+    /// The fault acts on the host.
     Acting,
     /// Not done, and nothing is left of it.
     Refused,
-    /// Over.
+    /// The fault has ended, with what is left of it.
     Ended(EndedInjection),
 }
 
 /// An activity that ended.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct ActivityRecord {
-    /// Its phase.
+    /// The phase in which the activity runs.
     pub phase: Phase,
-    /// Its name.
+    /// Name of the activity.
     pub name: String,
-    /// How it went.
+    /// How the activity went.
     pub status: ActivityStatus,
     /// The judgement, where it has a tolerance.
     pub judgement: Option<Judgement>,
-    /// Why it failed.
+    /// Why the activity failed, if it did.
     pub why: Option<String>,
 }
 

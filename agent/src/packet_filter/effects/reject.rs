@@ -6,7 +6,7 @@ use super::super::hooks::{BEFORE_FILTERS, HookedChain, HookedChains};
 use super::super::ruleset::RulesetBuilder;
 use super::super::{Capabilities, PacketFilter};
 use super::{ActOnPackets, Stage};
-use crate::netlink::{Base, Compare, Expression, Hook, Rejection};
+use crate::netlink::{Base, Compare, Expression, Hook, RejectReply};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -115,7 +115,7 @@ impl ActOnPackets for Reject {
             RejectWith::Reset => {
                 let steps = [
                     transport(TCP),
-                    vec![Expression::Counter, Expression::Reject(Rejection::Reset)],
+                    vec![Expression::Counter, Expression::Reject(RejectReply::Reset)],
                 ];
                 ruleset.rule(chain, &steps.concat(), AFFECTED);
                 1
@@ -128,7 +128,7 @@ impl ActOnPackets for Reject {
             chain,
             &[
                 Expression::Counter,
-                Expression::Reject(Rejection::Unreachable(code)),
+                Expression::Reject(RejectReply::Unreachable(code)),
             ],
             AFFECTED,
         );

@@ -26,19 +26,19 @@ enum TrackState {
     Waiting,
     /// It begins at this time.
     PausingUntil(Duration),
-    /// It runs.
+    /// The activity runs now.
     Running(RunningActivity),
     /// It is over at this time, which is when the next may begin.
     RestingUntil(Duration),
-    /// It is over.
+    /// No activity of the track is left.
     Over,
 }
 
 /// An activity that runs.
 pub(super) struct RunningActivity {
-    /// Its name.
+    /// Name of the activity.
     pub(super) name: String,
-    /// When it began.
+    /// When the activity began, since the run's start.
     pub(super) began: Duration,
 }
 

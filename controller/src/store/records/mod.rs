@@ -1,88 +1,21 @@
 //! The records of a store. All times come from the caller: a store has no clock.
 
+mod access;
+mod audit;
+mod hash;
+
+pub use access::*;
+pub use audit::*;
+pub use hash::*;
+
 use backburn_experiments::game_day::GameDayMode;
 use backburn_experiments::journal::{JournalEntry, Outcome};
-use backburn_experiments::labels::Labels;
 use jiff::Timestamp;
 use jiff::civil::Date;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
-use sha2::{Digest, Sha256};
-use std::collections::{BTreeMap, BTreeSet};
-use std::fmt;
+use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::str::FromStr;
-
-/// A SHA-256 hash. It is shown and sent as 64 lower-case hexadecimal digits.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
-pub struct Hash(pub [u8; 32]);
-
-impl Hash {
-    /// Returns the SHA-256 hash of these bytes.
-    pub fn of(bytes: &[u8]) -> Self {
-        Hash(Sha256::digest(bytes).into())
-    }
-}
-
-impl fmt::Display for Hash {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
-    }
-}
-
-impl fmt::Debug for Hash {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Display::fmt(self, f)
-    }
-}
-
-/// A text that is not a hash.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct NotAHash;
-
-impl fmt::Display for NotAHash {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a hash is 64 hexadecimal digits in lower case")
-    }
-}
-
-impl std::error::Error for NotAHash {}
-
-impl FromStr for Hash {
-    type Err = NotAHash;
-
-    fn from_str(text: &str) -> Result<Self, NotAHash> {
-        let digits = text.as_bytes();
-        let digit = |byte: u8| match byte {
-            b'0'..=b'9' => Ok(byte - b'0'),
-            b'a'..=b'f' => Ok(byte - b'a' + 10),
-            _ => Err(NotAHash),
-        };
-        if digits.len() != 64 {
-            return Err(NotAHash);
-        }
-        let mut hash = [0; 32];
-        for (byte, pair) in hash.iter_mut().zip(digits.chunks_exact(2)) {
-            *byte = digit(pair[0])? << 4 | digit(pair[1])?;
-        }
-        Ok(Hash(hash))
-    }
-}
-
-impl TryFrom<String> for Hash {
-    type Error = NotAHash;
-
-    fn try_from(text: String) -> Result<Self, NotAHash> {
-        text.parse()
-    }
-}
-
-impl From<Hash> for String {
-    fn from(hash: Hash) -> String {
-        hash.to_string()
-    }
-}
 
 /// The result of storing an experiment's document.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -267,13 +200,13 @@ pub enum ActionSeverity {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "kebab-case")]
 pub enum ActionChange {
-    /// It was added.
+    /// The action was added to the list.
     Added {
         /// What will be done.
         title: String,
-        /// Who does it.
+        /// Name of the person who will do it.
         owner: String,
-        /// By when.
+        /// The day by which it is due, if one is set.
         due: Option<Date>,
         /// How severe the finding is.
         severity: ActionSeverity,
@@ -284,20 +217,20 @@ pub enum ActionChange {
     },
     /// What is named was changed.
     Changed {
-        /// The new title.
+        /// The new title, if that was changed.
         title: Option<String>,
-        /// The new owner.
+        /// The new owner, if that was changed.
         owner: Option<String>,
-        /// The new date.
+        /// The new due date, if that was changed.
         due: Option<Date>,
-        /// The new severity.
+        /// The new severity, if that was changed.
         severity: Option<ActionSeverity>,
     },
-    /// It was closed.
+    /// The action was closed, done or not.
     Closed {
         /// The run in which its experiment held.
         run: Option<String>,
-        /// Why, in words.
+        /// Why it was closed, in the words of whoever did.
         why: Option<String>,
     },
 }
@@ -313,14 +246,14 @@ pub struct ActionChangeEntry {
     pub at: Timestamp,
     /// The name of the token that changed it.
     pub who: String,
-    /// What was changed.
+    /// What was changed of the action.
     pub change: ActionChange,
 }
 
 /// Whose notes they are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum NoteStream {
-    /// A run's.
+    /// The notes of a run.
     Run,
     /// Those of a game day that is or was held.
     GameDay,
@@ -333,7 +266,7 @@ pub struct GameDayDocumentRecord {
     pub name: String,
     /// The version, from 1.
     pub version: u64,
-    /// The JSON document.
+    /// The document as it was applied.
     pub document: Value,
     /// The name of the token that stored it.
     pub who: String,
@@ -426,102 +359,6 @@ pub struct NumberedEvent {
     pub entry: JournalEntry,
 }
 
-/// An agent that has joined.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct EnrolledAgent {
-    /// The name of the agent.
-    pub name: String,
-    /// The serial numbers of its valid certificates, in hexadecimal digits.
-    pub serials: Vec<String>,
-    /// The labels that the agent is granted. Without `labels_by` they are what the agent said of itself when it joined, before labels were
-    /// granted; facts are not among them.
-    pub labels: Labels,
-    /// The name of the token that granted the labels last, itself or by a join token that it made.
-    pub labels_by: Option<String>,
-    /// When it joined.
-    pub enrolled: Timestamp,
-    /// When it was revoked.
-    pub revoked: Option<Timestamp>,
-    /// When it was last heard, as far as it was recorded; none if it never was connected.
-    pub heard: Option<Timestamp>,
-}
-
-/// A join token, with which one agent may join once.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct JoinTokenRecord {
-    /// The public part of the token.
-    pub id: String,
-    /// The hash of the secret.
-    pub hash: Hash,
-    /// The name of the API token that created it.
-    pub who: String,
-    /// When it expires.
-    pub expires: Timestamp,
-    /// The only agent that may use it; none means any agent.
-    pub agent: Option<String>,
-    /// The labels that it grants.
-    pub labels: Labels,
-}
-
-/// What a token allows. A later role includes all earlier ones.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Role {
-    /// Look.
-    Viewer,
-    /// Run experiments and end them.
-    Operator,
-    /// Everything.
-    Admin,
-}
-
-/// How a token came to be.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum TokenOrigin {
-    /// An admin made it, or it is the first token of a controller.
-    #[default]
-    Made,
-    /// Its person logged in with an identity provider.
-    Login,
-    /// It was made on the controller's host, without another token.
-    BreakGlass,
-}
-
-/// What lets somebody use the API.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ApiTokenRecord {
-    /// The public part of the token.
-    pub id: String,
-    /// The hash of the secret.
-    pub hash: Hash,
-    /// The name of the token.
-    pub name: String,
-    /// The person or job that the token belongs to. Several tokens may belong to one.
-    pub person: String,
-    /// The teams whose experiments, runs and agents the token may use; none means all.
-    pub teams: BTreeSet<String>,
-    /// How it came to be.
-    pub origin: TokenOrigin,
-    /// Its role.
-    pub role: Role,
-    /// Whether it is the token of a participant of game days, who may not know what they do before it is revealed.
-    pub is_blind: bool,
-    /// When it was created.
-    pub created: Timestamp,
-    /// When it expires; none means never.
-    pub expires: Option<Timestamp>,
-    /// When it was revoked.
-    pub revoked: Option<Timestamp>,
-}
-
-impl ApiTokenRecord {
-    /// Whether the token is neither revoked nor expired at this time.
-    pub fn is_valid(&self, at: Timestamp) -> bool {
-        self.revoked.is_none() && self.expires.is_none_or(|expires| at < expires)
-    }
-}
-
 /// What may belong to teams.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -536,136 +373,4 @@ pub enum OwnedKind {
     GameDayDocument,
     /// A game day that is or was held, by its id.
     GameDay,
-}
-
-/// An action for the audit log: who did what.
-#[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct AuditRecord {
-    /// The time at which it happened.
-    pub at: Timestamp,
-    /// The name of the token.
-    pub who: String,
-    /// The role of the token; none if there was no valid token.
-    pub role: Option<Role>,
-    /// What was done or attempted.
-    pub what: String,
-    /// The object of the action.
-    pub about: String,
-    /// The result.
-    pub outcome: String,
-    /// Further details.
-    pub detail: Value,
-}
-
-/// An entry of the audit log.
-#[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct AuditEntry {
-    /// Its number, from 1, without gaps.
-    pub number: u64,
-    /// The action.
-    #[serde(flatten)]
-    pub record: AuditRecord,
-    /// The hash of the entry before; zeros for the first.
-    pub previous: Hash,
-    /// The hash of this entry, which covers all entries before it.
-    pub hash: Hash,
-}
-
-/// The last entry of the audit log. A copy kept elsewhere reveals whether the log was cut short.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct AuditHead {
-    /// Its number; 0 if the log is empty.
-    pub number: u64,
-    /// Its hash; zeros if the log is empty.
-    pub hash: Hash,
-}
-
-/// A text that is not a head of the audit log.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error(
-    "expected NUMBER:HASH with a hash of 64 hexadecimal digits, as `backburn audit --verify` prints it"
-)]
-pub struct InvalidAuditHead;
-
-impl fmt::Display for AuditHead {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}:{}", self.number, self.hash)
-    }
-}
-
-impl FromStr for AuditHead {
-    type Err = InvalidAuditHead;
-
-    fn from_str(text: &str) -> Result<Self, InvalidAuditHead> {
-        let (number, hash) = text.trim().split_once(':').ok_or(InvalidAuditHead)?;
-        Ok(AuditHead {
-            number: number.parse().map_err(|_| InvalidAuditHead)?,
-            hash: hash.parse().map_err(|_| InvalidAuditHead)?,
-        })
-    }
-}
-
-/// The result of verifying the audit log.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct ChainVerification {
-    /// The last entry that is intact.
-    pub head: AuditHead,
-    /// The first entry that is not as it was written, if any.
-    pub broken: Option<AuditMismatch>,
-}
-
-/// An entry of the audit log that is not as it was written.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct AuditMismatch {
-    /// The entry's number.
-    pub number: u64,
-    /// What is wrong with it.
-    pub why: String,
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn hash_parses_as_it_is_displayed() {
-        // FIPS 180-4's example.
-        let shown = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
-        assert_eq!(Hash::of(b"abc").to_string(), shown);
-        assert_eq!(shown.parse(), Ok(Hash::of(b"abc")));
-        for wrong in [
-            "",
-            &shown[1..],
-            &shown.to_uppercase(),
-            &shown.replace('b', "g"),
-        ] {
-            assert_eq!(wrong.parse::<Hash>(), Err(NotAHash), "{wrong}");
-        }
-    }
-
-    #[test]
-    fn audit_head_parses_as_it_is_displayed() {
-        let head = AuditHead {
-            number: 7,
-            hash: Hash::of(b"abc"),
-        };
-        assert_eq!(head.to_string().parse(), Ok(head));
-        let shown = Hash::of(b"abc").to_string();
-        for wrong in [
-            "",
-            "7",
-            &shown,
-            ":",
-            "7:ab",
-            &format!("x:{shown}"),
-            &format!("-1:{shown}"),
-        ] {
-            assert_eq!(wrong.parse::<AuditHead>(), Err(InvalidAuditHead), "{wrong}");
-        }
-    }
-
-    #[test]
-    fn roles_are_ordered_by_what_they_allow() {
-        assert!(Role::Viewer < Role::Operator && Role::Operator < Role::Admin);
-    }
 }
