@@ -71,6 +71,27 @@ pub const CASES: &[Case] = &[
         victims_survive: true,
     },
     Case {
+        name: "fd-exhaust",
+        fault: "fd-exhaust",
+        arguments: |world| json!({"process": {"pid": [world.threaded(), world.traced()], "select": "all"}}),
+        duration: SHORT,
+        victims_survive: true,
+    },
+    Case {
+        name: "process-exhaust",
+        fault: "process-exhaust",
+        arguments: |_| json!({"count": 300, "reserve": 64}),
+        duration: SHORT,
+        victims_survive: true,
+    },
+    Case {
+        name: "io-stress",
+        fault: "io-stress",
+        arguments: |world| json!({"path": world.folder(), "size": "2MiB", "workers": 2, "rate": "1MB/s"}),
+        duration: SHORT,
+        victims_survive: true,
+    },
+    Case {
         name: "dns-fail",
         fault: "dns-fail",
         arguments: |_| json!({"names": ["db.example.org", "*.test"], "with": "timeout"}),

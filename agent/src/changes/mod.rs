@@ -4,11 +4,14 @@
 //!
 //! Only the engine calls `apply` and `undo`. The match below is the only one over kinds.
 
+mod file_limit;
 mod kill;
 mod process_helper;
 mod stop;
 mod unreadable;
 
+pub(crate) use file_limit::check_limitable;
+pub use file_limit::{FileLimit, LimitedProcess};
 pub use kill::Kill;
 pub use process_helper::ProcessHelper;
 pub use stop::Stop;
@@ -39,6 +42,8 @@ pub enum Change {
     Stop(Stop),
     /// Processes get a signal for good.
     Kill(Kill),
+    /// Processes may open fewer files.
+    FileLimit(FileLimit),
     /// A process of the agent's acts as long as it lives.
     Helper(ProcessHelper),
     /// What none of the above can read.
@@ -84,6 +89,7 @@ impl Change {
         match self {
             Change::Stop(change) => change,
             Change::Kill(change) => change,
+            Change::FileLimit(change) => change,
             Change::Helper(change) => change,
             Change::Unreadable(change) => change,
         }

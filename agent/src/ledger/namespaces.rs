@@ -90,6 +90,6 @@ pub(super) fn folders(changes: &[Change]) -> impl Iterator<Item = &Path> {
 pub(super) fn altered_places(changes: &[Change]) -> impl Iterator<Item = AlteredPlace<'_>> {
     changes.iter().filter_map(|change| match change {
         Change::Helper(helper) => Some(helper.spec.helper().altered_place()),
-        Change::Stop(_) | Change::Kill(_) | Change::Unreadable(_) => None,
+        Change::Stop(_) | Change::Kill(_) | Change::FileLimit(_) | Change::Unreadable(_) => None,
     })
 }

@@ -154,6 +154,7 @@ fn name_of_change(change: &Change) -> Option<&'static str> {
     match change {
         Change::Stop(_) => Some("stop"),
         Change::Kill(_) => Some("kill"),
+        Change::FileLimit(_) => Some("file-limit"),
         Change::Helper(_) => Some("helper"),
         // What another version wrote; no fault makes one.
         Change::Unreadable(_) => None,
@@ -179,7 +180,7 @@ fn changes_helpers_and_packet_effects_each_have_a_crash_case() {
             texts_under("harm", &entry["changes"], &mut effects);
             assert_eq!(place.restart(None).code(), Some(0), "{}", case.name);
         }
-        let all = ["helper", "kill", "stop"].map(str::to_owned);
+        let all = ["file-limit", "helper", "kill", "stop"].map(str::to_owned);
         assert_eq!(changes, BTreeSet::from(all));
         assert_eq!(helpers, serialized_variants::<HelperSpec>("role"));
         assert_eq!(effects, serialized_variants::<PacketEffect>("harm"));
