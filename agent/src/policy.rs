@@ -19,6 +19,9 @@ pub const POLICY_PATH: &str = "/etc/backburn/agent.json";
 #[derive(Debug, Clone, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct HostPolicy {
+    /// The file that this was read from; none for the default policy.
+    #[serde(skip)]
+    pub path: Option<PathBuf>,
     /// The only faults that may be injected on this host. Default: all faults.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub allow_faults: Option<Vec<String>>,
@@ -141,6 +144,10 @@ impl HostPolicy {
         }
         let policy: HostPolicy = serde_json::from_value(value)
             .map_err(|error| wrong(vec![Problem::new("$", error.to_string())]))?;
+        let policy = HostPolicy {
+            path: Some(at.to_owned()),
+            ..policy
+        };
         let problems = policy.problems();
         if problems.is_empty() {
             Ok(policy)

@@ -10,7 +10,7 @@ use backburn_agent::changes::{Change, FileLimit, LimitedProcess, Observed, Rever
 use backburn_agent::faults::{PlanContext, find};
 use backburn_agent::helpers::{DiskLoad, HelperSpec, ThreadBallast};
 use backburn_agent::host::{Host, HostRole, Invocation};
-use backburn_agent::plan::{HostView, LocalHost, Plan};
+use backburn_agent::plan::{HostView, LocalHost, Plan, ProtectedPaths};
 use backburn_agent::processes::{ProcessTable, Protection};
 use backburn_experiments::HumanDuration;
 use backburn_experiments::wire::Refusal;
@@ -46,6 +46,7 @@ fn plan(host: &dyn HostView, fault: &str, arguments: Value) -> Result<Plan, Refu
         host,
         protection: &Protection::default(),
         protected_ports: &[22],
+        protected_paths: &ProtectedPaths::default(),
         control_connection: None,
         injection: "trial",
         held: &[],

@@ -6,7 +6,7 @@ mod made;
 mod made_host;
 
 use backburn_agent::faults::{FAULTS, Fault, PlanContext, find};
-use backburn_agent::plan::{HostView, LocalHost};
+use backburn_agent::plan::{HostView, LocalHost, ProtectedPaths};
 use backburn_agent::processes::Protection;
 use backburn_experiments::wire::{PlanView, Refusal};
 use backburn_experiments::{HumanDuration, schema};
@@ -31,6 +31,7 @@ fn plan(
         host,
         protection: &Protection::default(),
         protected_ports: &[22],
+        protected_paths: &ProtectedPaths::default(),
         control_connection: None,
         injection: "trial",
         held,

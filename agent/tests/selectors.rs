@@ -184,6 +184,7 @@ fn selector_never_hits_protected_processes() {
         names: vec![],
         units: vec!["nginx".into()],
         users: vec!["70".into()],
+        paths: Vec::new(),
     };
     let refusal = made
         .find_with(json!({"name": "nginx"}), &protection, 1)

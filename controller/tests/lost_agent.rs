@@ -30,28 +30,29 @@ fn victim(folder: &Path) -> Child {
     if !program.exists() {
         std::fs::copy("/bin/sleep", &program).unwrap();
     }
-    Command::new(program).arg("60").spawn().unwrap()
+    Command::new(program).arg("600").spawn().unwrap()
 }
 
 #[test]
 fn agent_process_that_is_killed_leaves_the_victim_running_and_ends_the_run() {
     // Stopped first: the second would otherwise see the first one's end, and act on it.
-    lose(&[Signal::SIGSTOP, Signal::SIGKILL], Duration::from_secs(20));
+    lose(&[Signal::SIGSTOP, Signal::SIGKILL]);
 }
 
 #[test]
-fn agent_that_is_stopped_ends_the_run_within_a_lease_and_everything_is_reverted() {
-    let lease = Duration::from_secs(5);
-    lose(&[Signal::SIGSTOP], lease + Duration::from_secs(5));
+fn agent_that_is_stopped_ends_the_run_before_its_fault_and_everything_is_reverted() {
+    lose(&[Signal::SIGSTOP]);
 }
 
-/// Has each of an agent's processes, and both, lost by these signals, in the middle of a run that is to end this soon after it.
-fn lose(signals: &[Signal], within: Duration) {
+/// Has each of an agent's processes, and both, lost by these signals, in the middle of a run. It ends after a lease of 5 s, which may take
+/// longer on a busy machine, and well before the fault's 60 s.
+fn lose(signals: &[Signal]) {
+    let within = Duration::from_secs(40);
     for who in ["worker", "guardian", "both"] {
         let folder = tempfile::tempdir().unwrap();
         let mut victim = victim(folder.path());
         let document = json!({"title": "t", "description": "d", "method": [{"type": "action", "name": "pause", "provider":
-            {"type": "fault", "fault": "process-pause", "duration": "30s", "arguments": {"process": {"pid": victim.id()}}}}]});
+            {"type": "fault", "fault": "process-pause", "duration": "60s", "arguments": {"process": {"pid": victim.id()}}}}]});
         std::fs::write(folder.path().join("x.json"), document.to_string()).unwrap();
         let mut run = Command::new(snapbox::cmd::cargo_bin!("backburn"))
             .args(["run", "x.json", "--json"])

@@ -7,6 +7,7 @@
 mod file_limit;
 mod kill;
 mod process_helper;
+mod replace_file;
 mod stop;
 mod unreadable;
 
@@ -14,6 +15,7 @@ pub(crate) use file_limit::check_limitable;
 pub use file_limit::{FileLimit, LimitedProcess};
 pub use kill::Kill;
 pub use process_helper::ProcessHelper;
+pub use replace_file::{FilePatch, OriginalFile, ReplaceFile};
 pub use stop::Stop;
 pub(crate) use stop::is_stopped;
 pub use unreadable::UnreadableChange;
@@ -46,6 +48,8 @@ pub enum Change {
     FileLimit(FileLimit),
     /// A process of the agent's acts as long as it lives.
     Helper(ProcessHelper),
+    /// A file is replaced by an edited copy.
+    Replace(ReplaceFile),
     /// What none of the above can read.
     #[serde(untagged)]
     Unreadable(UnreadableChange),
@@ -91,6 +95,7 @@ impl Change {
             Change::Kill(change) => change,
             Change::FileLimit(change) => change,
             Change::Helper(change) => change,
+            Change::Replace(change) => change,
             Change::Unreadable(change) => change,
         }
     }

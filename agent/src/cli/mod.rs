@@ -22,6 +22,7 @@ use crate::exit_code;
 use crate::guardian;
 use crate::host::{Host, HostRole, Invocation, wait_readable};
 use crate::ledger::Ledger;
+use crate::plan::ProtectedPaths;
 use crate::policy::HostPolicy;
 use crate::processes::ProcessTable;
 use crate::{child_task, doctor, helpers, worker};
@@ -360,9 +361,11 @@ fn dispatch(
             let request = fault_flags::read(matches, Some(DEFAULT_PLAN_DURATION))?;
             // Reports what is wrong with the state folder, if anything is.
             let (host, _) = open_host_and_ledger(&state, invocation)?;
+            let policy = policy()?;
             let task = PlanTask {
                 request: request.injection,
-                policy: policy()?,
+                protected_paths: ProtectedPaths::new(&policy, &state),
+                policy,
                 state,
                 link: None,
                 acting: 0,

@@ -27,6 +27,7 @@ pub use supervisor_return::{Expectation, SupervisorReturn, await_return};
 use crate::host::Host;
 use crate::ledger::{Ledger, LedgerEntry, Owner};
 use crate::packet_filter::ControlConnection;
+use crate::plan::ProtectedPaths;
 use crate::policy::HostPolicy;
 use active_injection::ActiveInjection;
 use backburn_experiments::wire::{
@@ -264,6 +265,7 @@ impl Engine {
         let task = PlanTask {
             request,
             policy: self.policy.clone(),
+            protected_paths: ProtectedPaths::new(&self.policy, &self.state),
             state: self.state.clone(),
             link: self.link,
             acting: self.count_acting(),

@@ -6,7 +6,7 @@ use crate::faults::{self, Plan, PlanContext};
 use crate::host::{Host, HostRole, Invocation};
 use crate::ledger::Ledger;
 use crate::packet_filter::ControlConnection;
-use crate::plan::{HostView as _, LocalHost};
+use crate::plan::{HostView as _, LocalHost, ProtectedPaths};
 use crate::policy::HostPolicy;
 use backburn_experiments::problem::nearest;
 use backburn_experiments::wire::{InjectionRequest, Refusal};
@@ -21,6 +21,8 @@ pub struct PlanTask {
     pub request: InjectionRequest,
     /// What the host's owner allows.
     pub policy: HostPolicy,
+    /// Paths that no fault alters.
+    pub protected_paths: ProtectedPaths,
     /// The state folder, whose ledger says what other injections hold.
     pub state: PathBuf,
     /// The connection that no fault may cut.
@@ -51,6 +53,7 @@ impl PlanTask {
             host: &local,
             protection: &self.policy.protect,
             protected_ports: self.policy.protected_ports(),
+            protected_paths: &self.protected_paths,
             control_connection: self.link,
             injection: &request.id,
             held: &names,

@@ -9,11 +9,13 @@
 )]
 
 mod failpoint;
+mod files;
 mod interrupt;
 mod memory;
 mod spawn;
 
 pub use failpoint::Failpoint;
+pub use files::{CopyEdit, MADE_FILE_PREFIX, OpenFolder};
 pub use interrupt::Interrupt;
 pub use memory::{return_freed, settle};
 pub use spawn::{Invocation, end_own_group, program};

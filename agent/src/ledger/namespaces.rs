@@ -90,6 +90,7 @@ pub(super) fn folders(changes: &[Change]) -> impl Iterator<Item = &Path> {
 pub(super) fn altered_places(changes: &[Change]) -> impl Iterator<Item = AlteredPlace<'_>> {
     changes.iter().filter_map(|change| match change {
         Change::Helper(helper) => Some(helper.spec.helper().altered_place()),
+        Change::Replace(replace) => replace.path.parent().map(AlteredPlace::Folder),
         Change::Stop(_) | Change::Kill(_) | Change::FileLimit(_) | Change::Unreadable(_) => None,
     })
 }

@@ -1,6 +1,7 @@
 //! What a plan may know of a host. Everything here reads; nothing changes the host, so a fault that is planned cannot leave anything
 //! behind. The real host is [`LocalHost`](super::LocalHost); tests make one up.
 
+use crate::changes::OriginalFile;
 use crate::dns::Viewpoint;
 use crate::helpers::{FileTamper, NotTraceable};
 use crate::metrics::MetricUnavailable;
@@ -10,7 +11,7 @@ use crate::processes::{Cgroup, Descriptors, ProcessId, ProcessTable, ThreadRoom}
 use std::fmt;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// Finds the addresses of a name; where it has none, the error says why.
 pub type NameResolver<'a> = Box<dyn Fn(&str) -> Result<Vec<IpAddr>, String> + 'a>;
@@ -79,6 +80,18 @@ pub trait HostView: fmt::Debug {
     /// # Errors
     /// It would not: what the kernel said.
     fn check_file_events(&self, tamper: &FileTamper) -> io::Result<()>;
+
+    /// The regular file that a path leads to. Links are followed.
+    ///
+    /// # Errors
+    /// There is no such file, it is not a regular one, or it cannot be read.
+    fn file(&self, path: &Path) -> io::Result<FoundFile>;
+
+    /// Bytes of a regular file, as many as there are of this length from this offset. The path must be without links.
+    ///
+    /// # Errors
+    /// The file cannot be read.
+    fn file_bytes(&self, path: &Path, offset: u64, length: usize) -> io::Result<Vec<u8>>;
 
     /// The size in bytes of the largest file that the agent may write (`RLIMIT_FSIZE`); none where there is no limit.
     fn max_file_bytes(&self) -> Option<u64>;
@@ -176,6 +189,17 @@ pub struct Memory {
     pub total: u64,
     /// Memory that is available without swapping (`MemAvailable`).
     pub available: u64,
+}
+
+/// A regular file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FoundFile {
+    /// Its absolute path without links.
+    pub path: PathBuf,
+    /// What it is.
+    pub file: OriginalFile,
+    /// How many names it has; others than this one go on showing the original where the file is replaced.
+    pub links: u64,
 }
 
 /// A file system, and what a path on it is. Sizes are in bytes.

@@ -1,16 +1,17 @@
 //! The host that the agent runs on, for reading.
 
-use super::host_view::{FileSystem, HostView, Memory, NameResolver, NetworkSnapshot};
-use crate::changes;
+use super::host_view::{FileSystem, FoundFile, HostView, Memory, NameResolver, NetworkSnapshot};
+use crate::changes::{self, OriginalFile};
 use crate::dns::{Resolver, Viewpoint, read_own};
 use crate::helpers::{self, FileTamper, NotTraceable};
+use crate::host::OpenFolder;
 use crate::metrics::{self, MetricUnavailable};
 use crate::netlink::{self, Interface, Namespace};
 use crate::packet_filter::{PacketFilter, Shaping};
 use crate::processes::{Cgroup, Descriptors, ProcessId, ProcessTable, ThreadRoom};
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs as _, UdpSocket};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// The host that the agent runs on.
 #[derive(Debug, Default)]
@@ -84,6 +85,32 @@ impl HostView for LocalHost {
 
     fn check_file_events(&self, tamper: &FileTamper) -> io::Result<()> {
         tamper.check()
+    }
+
+    fn file(&self, path: &Path) -> io::Result<FoundFile> {
+        let path = path.canonicalize()?;
+        let found = rustix::fs::stat(&path)?;
+        match OriginalFile::of(&found) {
+            Some(file) => Ok(FoundFile {
+                path,
+                file,
+                links: found.st_nlink as u64,
+            }),
+            None => Err(io::Error::other("it is not a regular file")),
+        }
+    }
+
+    fn file_bytes(&self, path: &Path, offset: u64, length: usize) -> io::Result<Vec<u8>> {
+        use io::{Read as _, Seek as _};
+        let name = path.file_name().ok_or(io::ErrorKind::InvalidInput)?;
+        let mut file = OpenFolder::of(path)?.open(Path::new(name))?;
+        if OriginalFile::of(&rustix::fs::fstat(&file)?).is_none() {
+            return Err(io::Error::other("it is not a regular file"));
+        }
+        file.seek(io::SeekFrom::Start(offset))?;
+        let mut bytes = Vec::new();
+        file.take(length as u64).read_to_end(&mut bytes)?;
+        Ok(bytes)
     }
 
     fn max_file_bytes(&self) -> Option<u64> {

@@ -4,11 +4,13 @@ mod host_view;
 mod kernel_refusal;
 mod local_host;
 mod plan_context;
+mod protected_paths;
 
-pub use host_view::{FileSystem, HostView, Memory, NameResolver, NetworkSnapshot};
+pub use host_view::{FileSystem, FoundFile, HostView, Memory, NameResolver, NetworkSnapshot};
 pub(crate) use kernel_refusal::kernel_refusal;
 pub use local_host::LocalHost;
 pub use plan_context::PlanContext;
+pub use protected_paths::ProtectedPaths;
 
 pub use crate::netlink::{ForeignChain, Interface, ListeningSocket, NAMED_NAMESPACES, Namespace};
 

@@ -8,8 +8,9 @@ use super::{Process, ProcessTable, Stat};
 use backburn_experiments::Problem;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use std::path::PathBuf;
 
-/// The processes that the policy protects. A `*` at the end of an entry stands for anything.
+/// What the policy protects. A `*` at the end of an entry stands for anything.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
 pub struct Protection {
@@ -19,6 +20,9 @@ pub struct Protection {
     pub units: Vec<String>,
     /// Processes of these users, by name or number.
     pub users: Vec<String>,
+    /// Files and folders that no fault alters, each with all below it: absolute paths. The agent's state folder, policy and program
+    /// are always protected.
+    pub paths: Vec<PathBuf>,
 }
 
 impl Default for Protection {
@@ -44,6 +48,7 @@ impl Default for Protection {
             names: names.map(String::from).to_vec(),
             units: Vec::new(),
             users: Vec::new(),
+            paths: Vec::new(),
         }
     }
 }
@@ -60,7 +65,18 @@ impl Protection {
                 .hint("give a name that `getent passwd` lists, or a number")
             })
         };
-        self.users.iter().enumerate().filter_map(unknown).collect()
+        let relative = |(index, path): (usize, &PathBuf)| {
+            (!path.is_absolute()).then(|| {
+                Problem::new(
+                    format!("{at}.paths[{index}]"),
+                    format!("`{}` is not an absolute path", path.display()),
+                )
+                .hint("a path that begins with `/`")
+            })
+        };
+        let users = self.users.iter().enumerate().filter_map(unknown);
+        let paths = self.paths.iter().enumerate().filter_map(relative);
+        users.chain(paths).collect()
     }
 }
 

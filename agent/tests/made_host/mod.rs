@@ -8,7 +8,7 @@ use backburn_agent::helpers::{FileTamper, NotTraceable};
 use backburn_agent::metrics::MetricUnavailable;
 use backburn_agent::packet_filter::{PacketFilter, Shaping};
 use backburn_agent::plan::{
-    FileSystem, HostView, Interface, Memory, NameResolver, Namespace, NetworkSnapshot,
+    FileSystem, FoundFile, HostView, Interface, Memory, NameResolver, Namespace, NetworkSnapshot,
 };
 use backburn_agent::processes::{Cgroup, Descriptors, ProcessId, ProcessTable, ThreadRoom};
 use std::collections::BTreeMap;
@@ -25,6 +25,8 @@ pub struct MadeHost {
     pub memory: Memory,
     /// The file systems, by the folder that they are mounted at.
     pub file_systems: BTreeMap<PathBuf, FileSystem>,
+    /// The regular files with their content.
+    pub files: BTreeMap<PathBuf, (FoundFile, Vec<u8>)>,
     pub max_file_bytes: Option<u64>,
     /// What every process has open.
     pub descriptors: Descriptors,
@@ -79,6 +81,7 @@ impl MadeHost {
                     is_folder: true,
                 },
             )]),
+            files: BTreeMap::new(),
             max_file_bytes: None,
             descriptors: Descriptors {
                 open: (0..10).collect(),
@@ -169,6 +172,17 @@ impl HostView for MadeHost {
 
     fn check_file_events(&self, _: &FileTamper) -> io::Result<()> {
         Ok(())
+    }
+
+    fn file(&self, path: &Path) -> io::Result<FoundFile> {
+        let found = self.files.get(path).map(|(found, _)| found.clone());
+        found.ok_or_else(|| missing("such file"))
+    }
+
+    fn file_bytes(&self, path: &Path, offset: u64, length: usize) -> io::Result<Vec<u8>> {
+        let (_, content) = self.files.get(path).ok_or_else(|| missing("such file"))?;
+        let bytes = content.iter().skip(usize::try_from(offset).unwrap());
+        Ok(bytes.take(length).copied().collect())
     }
 
     fn max_file_bytes(&self) -> Option<u64> {

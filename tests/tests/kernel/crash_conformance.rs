@@ -156,6 +156,7 @@ fn name_of_change(change: &Change) -> Option<&'static str> {
         Change::Kill(_) => Some("kill"),
         Change::FileLimit(_) => Some("file-limit"),
         Change::Helper(_) => Some("helper"),
+        Change::Replace(_) => Some("replace"),
         // What another version wrote; no fault makes one.
         Change::Unreadable(_) => None,
     }
