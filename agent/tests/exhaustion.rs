@@ -3,18 +3,17 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::disallowed_methods)]
 
 mod common;
+mod look;
 mod made;
 mod made_host;
 
 use backburn_agent::changes::{Change, FileLimit, LimitedProcess, Observed, ReversibleChange as _};
-use backburn_agent::faults::{PlanContext, find};
 use backburn_agent::helpers::{DiskLoad, HelperSpec, ThreadBallast};
-use backburn_agent::host::{Host, HostRole, Invocation};
-use backburn_agent::plan::{HostView, LocalHost, Plan, ProtectedPaths};
-use backburn_agent::processes::{ProcessTable, Protection};
-use backburn_experiments::HumanDuration;
+use backburn_agent::plan::LocalHost;
+use backburn_agent::processes::ProcessTable;
 use backburn_experiments::wire::Refusal;
 use common::{Helper, VictimProcess, alone, until};
+use look::{host, plan};
 use made_host::MadeHost;
 use serde_json::{Value, json};
 use std::io::Write as _;
@@ -37,28 +36,6 @@ for line in sys.stdin:
     except OSError as error:
         print(error.strerror, flush=True)
 ";
-
-fn plan(host: &dyn HostView, fault: &str, arguments: Value) -> Result<Plan, Refusal> {
-    let Value::Object(arguments) = arguments else {
-        panic!("{arguments} is no object")
-    };
-    let context = PlanContext {
-        host,
-        protection: &Protection::default(),
-        protected_ports: &[22],
-        protected_paths: &ProtectedPaths::default(),
-        control_connection: None,
-        injection: "trial",
-        held: &[],
-        duration: Some(HumanDuration::seconds(10)),
-        seed: 1,
-    };
-    find(fault).unwrap().plan(&arguments, &context)
-}
-
-fn host() -> Host {
-    Host::new(HostRole::Command, Invocation { prefix: Vec::new() })
-}
 
 /// A victim that is asked by lines.
 struct Asked {

@@ -92,6 +92,62 @@ pub const CASES: &[Case] = &[
         victims_survive: true,
     },
     Case {
+        name: "syscall-error",
+        fault: "syscall-error",
+        arguments: |world| json!({"process": {"pid": world.threaded()}, "calls": "fsync", "error": "EIO"}),
+        duration: SHORT,
+        victims_survive: true,
+    },
+    Case {
+        name: "syscall-latency",
+        fault: "syscall-latency",
+        arguments: |world| json!({"process": {"pid": world.threaded()}, "calls": ["poll", "select"], "delay": "20ms"}),
+        duration: SHORT,
+        victims_survive: true,
+    },
+    Case {
+        name: "fsync-loss",
+        fault: "fsync-loss",
+        arguments: |world| json!({"process": {"pid": world.threaded()}}),
+        duration: SHORT,
+        victims_survive: true,
+    },
+    Case {
+        name: "file-latency",
+        fault: "file-latency",
+        arguments: |world| json!({"path": world.folder(), "delay": "20ms", "jitter": "5ms"}),
+        duration: SHORT,
+        victims_survive: true,
+    },
+    Case {
+        name: "file-error",
+        fault: "file-error",
+        arguments: |world| json!({"path": world.folder(), "error": "EPERM", "percent": 50}),
+        duration: SHORT,
+        victims_survive: true,
+    },
+    Case {
+        name: "file-corrupt",
+        fault: "file-corrupt",
+        arguments: |world| json!({"path": world.file(), "bytes": 3}),
+        duration: SHORT,
+        victims_survive: true,
+    },
+    Case {
+        name: "http-fail",
+        fault: "http-fail",
+        arguments: |_| json!({"listen": "127.0.0.1:15433", "upstream": "127.0.0.1:9", "status": 503}),
+        duration: SHORT,
+        victims_survive: true,
+    },
+    Case {
+        name: "redis-fail",
+        fault: "redis-fail",
+        arguments: |_| json!({"listen": "127.0.0.1:15434", "upstream": "127.0.0.1:9", "error": "ERR no"}),
+        duration: SHORT,
+        victims_survive: true,
+    },
+    Case {
         name: "dns-fail",
         fault: "dns-fail",
         arguments: |_| json!({"names": ["db.example.org", "*.test"], "with": "timeout"}),
@@ -197,6 +253,29 @@ pub const CASES: &[Case] = &[
         victims_survive: true,
     },
 ];
+
+/// The cases of helpers that leave nothing and make no change of their own, so that they come to the same effects as `cpu-stress`, which
+/// is struck at every one: a few strikes while they act are enough. With `BACKBURN_CRASH_CASE` or `BACKBURN_CRASH_TRIALS`, they are
+/// struck like the others.
+const BRIEF: [&str; 9] = [
+    "process-exhaust",
+    "io-stress",
+    "syscall-error",
+    "syscall-latency",
+    "fsync-loss",
+    "file-latency",
+    "file-error",
+    "http-fail",
+    "redis-fail",
+];
+
+impl Case {
+    /// Whether a few strikes while it acts are enough.
+    pub fn is_brief(&self) -> bool {
+        let all = ["BACKBURN_CRASH_CASE", "BACKBURN_CRASH_TRIALS"];
+        BRIEF.contains(&self.name) && all.iter().all(|name| std::env::var_os(name).is_none())
+    }
+}
 
 /// The case of this name.
 pub fn case(name: &str) -> Option<&'static Case> {

@@ -14,6 +14,7 @@ mod file_error;
 mod file_latency;
 mod file_operations;
 mod fsync_loss;
+mod http_fail;
 mod io_stress;
 mod memory_fill;
 mod network_bandwidth;
@@ -27,6 +28,9 @@ mod network_reorder;
 mod process_exhaust;
 mod process_kill;
 mod process_pause;
+mod proxy_endpoints;
+mod redis_fail;
+mod request_plan;
 mod syscall_calls;
 mod syscall_error;
 mod syscall_latency;
@@ -53,6 +57,7 @@ pub const FAULTS: &[Fault] = &[
     Fault::of::<file_error::FileError>(),
     Fault::of::<file_latency::FileLatency>(),
     Fault::of::<fsync_loss::FsyncLoss>(),
+    Fault::of::<http_fail::HttpFail>(),
     Fault::of::<io_stress::IoStress>(),
     Fault::of::<memory_fill::MemoryFill>(),
     Fault::of::<network_bandwidth::NetworkBandwidth>(),
@@ -66,6 +71,7 @@ pub const FAULTS: &[Fault] = &[
     Fault::of::<process_exhaust::ProcessExhaust>(),
     Fault::of::<process_kill::ProcessKill>(),
     Fault::of::<process_pause::ProcessPause>(),
+    Fault::of::<redis_fail::RedisFail>(),
     Fault::of::<syscall_error::SyscallError>(),
     Fault::of::<syscall_latency::SyscallLatency>(),
     Fault::of::<tcp_proxy::TcpProxy>(),

@@ -4,7 +4,7 @@ use super::helper::Helper;
 use super::written::field;
 use super::{
     AnswerFilter, CpuLoad, DiskBallast, DiskLoad, FileTamper, Freeze, MemoryBallast, PacketFilter,
-    Proxy, Tamper, Terminate, ThreadBallast,
+    Proxy, RequestProxy, Tamper, Terminate, ThreadBallast,
 };
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -72,6 +72,8 @@ helpers! {
     Tamper = "tamper",
     /// Delays or denies operations on files.
     FileTamper = "files",
+    /// Passes requests on, and fails or delays some.
+    RequestProxy = "requests",
 }
 
 impl HelperSpec {
