@@ -83,6 +83,7 @@ impl Server {
         let membership =
             records.map(|records| tokio::spawn(Arc::clone(&service).keep_membership(records)));
         let schedules = tokio::spawn(Arc::clone(&service).keep_schedules());
+        let game_days = tokio::spawn(Arc::clone(&service).keep_game_days());
         let unclean = tokio::spawn(Arc::clone(&service).watch_unclean_runs());
         let rules = tokio::spawn(Arc::clone(&service).keep_rules());
         let served = Arc::new(AtomicU64::new(0));
@@ -143,6 +144,7 @@ impl Server {
             }
         }
         schedules.abort();
+        game_days.abort();
         unclean.abort();
         trimming.abort();
         rules.abort();

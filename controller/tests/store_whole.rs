@@ -284,6 +284,7 @@ fn play(store: &SqliteStore, step: Step) {
             teams: ["shop".to_owned()].into(),
             origin: TokenOrigin::Login,
             role: Role::Operator,
+            is_blind: false,
             created: at,
             expires: expires.map(|second| Timestamp::new(second, 0).unwrap()),
             revoked: None,

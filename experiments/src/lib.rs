@@ -11,6 +11,7 @@ pub mod destination;
 pub mod document;
 pub mod duration;
 pub mod forecast;
+pub mod game_day;
 pub mod join;
 pub mod journal;
 pub mod json;

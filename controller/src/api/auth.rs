@@ -69,6 +69,7 @@ async fn authenticate(parts: &mut Parts, api: &Api, required: Role) -> Result<Ac
         api.record_denial(who, required, parts).await;
         return Err(ApiProblem::new(StatusCode::FORBIDDEN, "role", what));
     }
+    super::blind::guard(parts, &who)?;
     super::teams::guard(parts, api, &who).await?;
     Ok(who)
 }

@@ -101,6 +101,7 @@ pub async fn halt(
     if let Some(team) = &wanted.team {
         check_team(&who, team)?;
     }
+    let is_blind = who.is_blind;
     // On its own task, so that the halt goes on if the client closes the connection.
     let service = Arc::clone(&api.service);
     let (name, why, team) = (who.name.clone(), wanted.why.clone(), wanted.team.clone());
@@ -125,7 +126,12 @@ pub async fn halt(
     if written.is_err() {
         tracing::error!("the halt could not be written to the audit log");
     }
-    Ok(Json(report.into()))
+    let mut result = HaltResult::from(report);
+    if is_blind {
+        // What was reverted where would tell what was hit.
+        result.agents.clear();
+    }
+    Ok(Json(result))
 }
 
 /// Which halt to end.

@@ -24,7 +24,7 @@ use std::time::Instant;
 
 /// Returns metrics for Prometheus (OpenMetrics).
 #[utoipa::path(get, path = "/metrics", tag = "operations", security(("token" = ["viewer"])), responses((status = 200, description = "OpenMetrics text", body = String, content_type = "application/openmetrics-text")))]
-pub async fn metrics(_who: Viewer, State(api): State<Api>) -> Response {
+pub async fn metrics(Viewer(who): Viewer, State(api): State<Api>) -> Response {
     // Some are read from the store.
     let encoded = tokio::task::spawn_blocking(move || {
         let mut text = String::new();
@@ -36,6 +36,10 @@ pub async fn metrics(_who: Viewer, State(api): State<Api>) -> Response {
             tracing::error!(?failed, "metrics could not be encoded");
             return StatusCode::INTERNAL_SERVER_ERROR.into_response();
         }
+    };
+    let text = match who.is_blind {
+        true => super::blind::open_metrics(&text),
+        false => text,
     };
     let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
     ([(header::CONTENT_TYPE, kind)], text).into_response()

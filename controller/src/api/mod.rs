@@ -4,15 +4,19 @@
 mod agents;
 mod audit;
 mod auth;
+mod blind;
 mod connection;
 mod experiments;
 mod extract;
 mod faults;
+mod game_day_documents;
+mod game_days;
 mod halt;
 mod health;
 mod inline_experiments;
 mod login;
 mod metrics;
+mod notes;
 mod openapi;
 mod pagination;
 mod problem;
@@ -182,7 +186,8 @@ fn described() -> (Router<Api>, utoipa::openapi::OpenApi) {
         .routes(routes!(inline_experiments::plan_given))
         .routes(routes!(runs::get))
         .routes(routes!(runs::events))
-        .routes(routes!(runs::notes))
+        .routes(routes!(notes::of_run, notes::add_to_run))
+        .routes(routes!(notes::stream_of_run))
         .routes(routes!(runs::trace))
         .routes(routes!(runs::stop))
         .routes(routes!(stream::stream))
@@ -190,6 +195,22 @@ fn described() -> (Router<Api>, utoipa::openapi::OpenApi) {
         .routes(routes!(runs::approval, runs::approve))
         .routes(routes!(runs::reject))
         .routes(routes!(runs::withdraw))
+        .routes(routes!(game_day_documents::list))
+        .routes(routes!(
+            game_day_documents::get,
+            game_day_documents::put,
+            game_day_documents::remove
+        ))
+        .routes(routes!(game_day_documents::versions))
+        .routes(routes!(game_days::list, game_days::prepare))
+        .routes(routes!(game_days::get))
+        .routes(routes!(game_days::next))
+        .routes(routes!(game_days::pause))
+        .routes(routes!(game_days::resume))
+        .routes(routes!(game_days::stop))
+        .routes(routes!(game_days::reveal))
+        .routes(routes!(notes::of_game_day, notes::add_to_game_day))
+        .routes(routes!(notes::stream_of_game_day))
         .routes(routes!(schedules::list))
         .routes(routes!(schedules::pause))
         .routes(routes!(schedules::resume))

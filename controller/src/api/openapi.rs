@@ -20,8 +20,22 @@ pub(super) fn complete(description: &mut Value) {
             document.remove("$schema");
             document.remove("$id");
         }
-        rebase_references(&mut document);
+        rebase_references(&mut document, DOCUMENT_SCHEMA);
         schemas.insert("Document".into(), document);
+        for (name, mut schema) in [
+            (
+                "GameDayFile",
+                backburn_experiments::schema::game_day_schema(),
+            ),
+            ("NoteContent", backburn_experiments::schema::note_schema()),
+        ] {
+            if let Some(schema) = schema.as_object_mut() {
+                schema.remove("$schema");
+                schema.remove("$id");
+            }
+            rebase_references(&mut schema, &format!("#/components/schemas/{name}"));
+            schemas.insert(name.into(), schema);
+        }
     }
     let paths = description.get_mut("paths").and_then(Value::as_object_mut);
     let paths = paths.into_iter().flatten();
@@ -123,28 +137,32 @@ fn means(status: &str) -> &'static str {
         "409" => "The current state does not allow it",
         "413" => "The body is too large",
         "415" => "The content type of the body is not JSON",
-        "422" => "The experiment is not valid; `problems` lists all of its problems",
+        "422" => "The document is not valid; `problems` lists all of its problems",
         "503" => "The store or an agent does not answer",
         _ => "A problem",
     }
 }
 
 /// Rewrites references within the document's schema, which is now a part of a larger document.
-fn rebase_references(schema: &mut Value) {
+fn rebase_references(schema: &mut Value, root: &str) {
     match schema {
         Value::Object(object) => {
             for (key, value) in object {
                 match value {
                     Value::String(to) if key == "$ref" => {
                         if let Some(part) = to.strip_prefix('#') {
-                            *to = format!("{DOCUMENT_SCHEMA}{part}");
+                            *to = format!("{root}{part}");
                         }
                     }
-                    _ => rebase_references(value),
+                    _ => rebase_references(value, root),
                 }
             }
         }
-        Value::Array(values) => values.iter_mut().for_each(rebase_references),
+        Value::Array(values) => {
+            values
+                .iter_mut()
+                .for_each(|value| rebase_references(value, root));
+        }
         _ => {}
     }
 }

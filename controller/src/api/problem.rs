@@ -1,7 +1,7 @@
 //! The answer to a request that fails: a problem document (RFC 9457) with the rule that was violated and a hint.
 
 use super::types::{DocumentProblem, ProblemDetails};
-use crate::service::RunStartError;
+use crate::service::{GameDayError, RunStartError};
 use crate::store::{StoreError, StoreErrorKind};
 use axum::Json;
 use axum::http::{HeaderValue, StatusCode, header};
@@ -51,6 +51,17 @@ impl ApiProblem {
             count => format!("{count} problems"),
         };
         let detail = format!("the experiment has {count}");
+        ApiProblem::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid", detail)
+            .with_document_problems(problems)
+    }
+
+    /// The problem of a game day, or of what is added to one, that is invalid.
+    pub fn invalid_game_day(problems: Vec<backburn_experiments::Problem>) -> Self {
+        let count = match problems.len() {
+            1 => "1 problem".to_owned(),
+            count => format!("{count} problems"),
+        };
+        let detail = format!("what was sent has {count}");
         ApiProblem::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid", detail)
             .with_document_problems(problems)
     }
@@ -128,6 +139,16 @@ impl From<Refusal> for ApiProblem {
         let mut problem = ApiProblem::new(status, &refusal.rule, refusal.what);
         problem.0.hint = refusal.hint;
         problem
+    }
+}
+
+impl From<GameDayError> for ApiProblem {
+    fn from(error: GameDayError) -> Self {
+        match error {
+            GameDayError::Invalid(problems) => ApiProblem::invalid_game_day(problems),
+            GameDayError::Refusal(refusal) => refusal.into(),
+            GameDayError::Store(error) => error.into(),
+        }
     }
 }
 

@@ -2,6 +2,7 @@
 
 use super::Api;
 use super::auth::{Operator, Viewer};
+use super::blind::{hidden_entry, hidden_run, hides_run};
 use super::blocking;
 use super::extract::{JsonBody, PathParam, QueryParams};
 use super::openapi::ProblemStatus;
@@ -9,8 +10,8 @@ use super::pagination::{PageByNumber, default_page_size, page};
 use super::problem::ApiProblem;
 use super::teams::visible;
 use super::types::{
-    ApprovalInfo, ApprovedRun, RejectRequest, RunInfo, RunJournalEntry, RunNoteInfo, RunPlan,
-    StopRequest, StopResult,
+    ApprovalInfo, ApprovedRun, RejectRequest, RunInfo, RunJournalEntry, RunPlan, StopRequest,
+    StopResult,
 };
 use crate::service;
 use crate::store::{self, OwnedKind, RunFilter, StoreError};
@@ -114,64 +115,81 @@ pub async fn list(
                 before.escape_debug()
             )));
         }
-        Ok(visible(
+        // What a run that is not revealed is filtered by would tell what it is.
+        let tells = filter.experiment.is_some() || filter.outcome.is_some();
+        let found = visible(
             which.before,
             limit,
             |before, limit| service.store().runs(&filter, before, limit),
             |run: &store::RunRecord| &run.new.id,
-            |run| service.sees(&who, OwnedKind::Run, &run.new.id),
-        )?)
+            |run| {
+                Ok(service.sees(&who, OwnedKind::Run, &run.new.id)?
+                    && !(tells && hides_run(&service, &who, run)?))
+            },
+        )?;
+        let mut shown = Vec::new();
+        for run in found {
+            shown.push(shown_run(&service, &who, run)?);
+        }
+        Ok(shown)
     })
     .await?;
-    Ok(Json(found.into_iter().map(RunInfo::from).collect()))
+    Ok(Json(found))
 }
 
 /// Returns a run.
 #[utoipa::path(get, path = "/api/v1/runs/{run}", tag = "runs", params(("run" = String, Path, description = "The run's id")), security(("token" = ["viewer"])), responses((status = 200, body = RunInfo), ProblemStatus<404>))]
 pub async fn get(
-    _who: Viewer,
+    Viewer(who): Viewer,
     State(api): State<Api>,
     PathParam(run): PathParam<String>,
 ) -> Result<Json<RunInfo>, ApiProblem> {
-    let store = Arc::clone(api.service.store());
-    let found = blocking(move || store.run(&run)).await?;
-    Ok(Json(found.into()))
+    let service = Arc::clone(&api.service);
+    let found = blocking(move || -> Result<_, StoreError> {
+        let run = service.store().run(&run)?;
+        shown_run(&service, &who, run)
+    });
+    Ok(Json(found.await?))
 }
 
-/// Returns the notes of a run, oldest first: what was added after its journal was sealed.
-#[utoipa::path(get, path = "/api/v1/runs/{run}/notes", tag = "runs", params(("run" = String, Path, description = "The run's id")), security(("token" = ["viewer"])), responses((status = 200, body = Vec<RunNoteInfo>), ProblemStatus<404>))]
-pub async fn notes(
-    _who: Viewer,
-    State(api): State<Api>,
-    PathParam(run): PathParam<String>,
-) -> Result<Json<Vec<RunNoteInfo>>, ApiProblem> {
-    let store = Arc::clone(api.service.store());
-    let found = blocking(move || store.notes(&run)).await?;
-    let notes = found.into_iter().map(|entry| RunNoteInfo {
-        number: entry.number,
-        at: entry.note.at.to_string(),
-        who: entry.note.who,
-        kind: entry.note.kind,
-        body: entry.note.body,
-        previous: entry.previous.to_string(),
-        hash: entry.hash.to_string(),
-    });
-    Ok(Json(notes.collect()))
+/// A run as the caller may see it.
+pub(super) fn shown_run(
+    service: &service::Service,
+    who: &service::Actor,
+    run: store::RunRecord,
+) -> Result<RunInfo, StoreError> {
+    let is_hidden = hides_run(service, who, &run)?;
+    let shown = RunInfo::from(run);
+    Ok(match is_hidden {
+        true => hidden_run(shown),
+        false => shown,
+    })
 }
 
 /// Returns events of a run's journal, oldest first.
 #[utoipa::path(get, path = "/api/v1/runs/{run}/events", tag = "runs", params(("run" = String, Path, description = "The run's id"), PageByNumber), security(("token" = ["viewer"])), responses((status = 200, body = Vec<RunJournalEntry>), ProblemStatus<404>))]
 pub async fn events(
-    _who: Viewer,
+    Viewer(who): Viewer,
     State(api): State<Api>,
     PathParam(run): PathParam<String>,
     QueryParams(PageByNumber { after, limit }): QueryParams<PageByNumber>,
 ) -> Result<Json<Vec<RunJournalEntry>>, ApiProblem> {
-    let (store, limit) = (Arc::clone(api.service.store()), page(limit)?);
-    let found = blocking(move || store.events(&run, after, limit)).await?;
-    let events = found.into_iter().map(|numbered| RunJournalEntry {
-        number: numbered.number,
-        entry: json!(numbered.entry),
+    let (service, limit) = (Arc::clone(&api.service), page(limit)?);
+    let (found, is_hidden) = blocking(move || -> Result<_, StoreError> {
+        let found = service.store().events(&run, after, limit)?;
+        let run = service.store().run(&run)?;
+        Ok((found, hides_run(&service, &who, &run)?))
+    })
+    .await?;
+    let events = found.into_iter().filter_map(|numbered| {
+        let entry = match is_hidden {
+            true => hidden_entry(numbered.entry)?,
+            false => numbered.entry,
+        };
+        Some(RunJournalEntry {
+            number: numbered.number,
+            entry: json!(entry),
+        })
     });
     Ok(Json(events.collect()))
 }

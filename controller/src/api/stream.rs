@@ -3,12 +3,14 @@
 
 use super::Api;
 use super::auth::Viewer;
+use super::blind::{hidden_entry, hidden_run, hides_run};
 use super::blocking;
 use super::extract::{PathParam, QueryParams};
 use super::openapi::ProblemStatus;
 use super::problem::ApiProblem;
 use super::types::RunInfo;
 use super::types::safe_integer::safe_integer;
+use crate::service::Actor;
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::sse::{Event, KeepAlive, Sse};
@@ -58,8 +60,8 @@ const TOKEN_CHECK_INTERVAL: Duration = Duration::from_millis(500);
 
 struct Follower {
     api: Api,
-    /// The id of the token that follows.
-    token: String,
+    /// Who follows.
+    who: Actor,
     checked: Instant,
     run: String,
     after: u64,
@@ -94,7 +96,7 @@ pub async fn stream(
         // Subscribed before the first read, so that no event is missed between the two.
         changes: api.service.follow(&run),
         api,
-        token: who.token,
+        who,
         checked: Instant::now(),
         run,
         after: last.unwrap_or(from.after),
@@ -114,7 +116,7 @@ impl Follower {
     async fn next(&mut self) -> Option<Event> {
         loop {
             if self.checked.elapsed() >= TOKEN_CHECK_INTERVAL {
-                if !self.api.is_valid(&self.token).await {
+                if !self.api.is_valid(&self.who.token).await {
                     return None;
                 }
                 self.checked = Instant::now();
@@ -128,31 +130,41 @@ impl Follower {
             if let Some(changes) = &mut self.changes {
                 changes.borrow_and_update();
             }
-            let (store, run, after) = (
-                Arc::clone(self.api.service.store()),
-                self.run.clone(),
-                self.after,
-            );
+            let (service, who) = (Arc::clone(&self.api.service), self.who.clone());
+            let (run, after) = (self.run.clone(), self.after);
             // A failure of the store ends the stream; the client connects again and continues where it was.
             let read = blocking(move || {
+                let store = service.store();
                 let events = store.events(&run, after, EVENTS_PER_READ)?;
-                Ok::<_, crate::store::StoreError>((events, store.run(&run)?))
+                let run = store.run(&run)?;
+                let is_hidden = hides_run(&service, &who, &run)?;
+                Ok::<_, crate::store::StoreError>((events, run, is_hidden))
             });
-            let (page, kept) = read.await.ok()?;
+            let (page, kept, is_hidden) = read.await.ok()?;
+            let is_empty = page.is_empty();
             for numbered in page {
                 self.after = numbered.number;
+                let entry = match is_hidden {
+                    true => hidden_entry(numbered.entry),
+                    false => Some(numbered.entry),
+                };
+                let Some(entry) = entry else {
+                    continue;
+                };
                 let event = Event::default()
                     .event("entry")
                     .id(numbered.number.to_string());
-                self.events
-                    .push_back(event.json_data(&numbered.entry).ok()?);
+                self.events.push_back(event.json_data(&entry).ok()?);
             }
-            if !self.events.is_empty() {
+            if !is_empty {
                 continue;
             }
             if kept.end.is_some() {
                 self.over = true;
-                let run = RunInfo::from(kept);
+                let run = match is_hidden {
+                    true => hidden_run(RunInfo::from(kept)),
+                    false => RunInfo::from(kept),
+                };
                 return Event::default().event("closed").json_data(&run).ok();
             }
             match &mut self.changes {
@@ -165,7 +177,7 @@ impl Follower {
                             self.changes = None;
                             break;
                         }
-                        Err(_) if !self.api.is_valid(&self.token).await => return None,
+                        Err(_) if !self.api.is_valid(&self.who.token).await => return None,
                         Err(_) => self.checked = Instant::now(),
                     }
                 },

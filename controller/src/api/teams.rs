@@ -28,6 +28,8 @@ impl Subject {
         match rest.split_once("/{").map(|(room, _)| room) {
             Some("experiments" | "schedules") => Subject::Owned(OwnedKind::Experiment),
             Some("runs" | "approvals") => Subject::Owned(OwnedKind::Run),
+            Some("game-day-documents") => Subject::Owned(OwnedKind::GameDayDocument),
+            Some("game-days") => Subject::Owned(OwnedKind::GameDay),
             Some("agents") => Subject::Agent,
             _ => Subject::Nothing,
         }
@@ -52,11 +54,15 @@ pub(super) async fn guard(parts: &mut Parts, api: &Api, who: &Actor) -> Result<(
     let Some(id) = parameters.iter().next().map(|(_, id)| id.to_owned()) else {
         return Err(hidden());
     };
-    let stores = subject == Subject::Owned(OwnedKind::Experiment) && parts.method == Method::PUT;
+    let stores = parts.method == Method::PUT
+        && matches!(
+            subject,
+            Subject::Owned(OwnedKind::Experiment | OwnedKind::GameDayDocument)
+        );
     let (service, who) = (Arc::clone(&api.service), who.clone());
     let sees = blocking(move || match subject {
         // The name may be free.
-        Subject::Owned(OwnedKind::Experiment) if stores => Ok(true),
+        _ if stores => Ok(true),
         Subject::Owned(kind) => service.sees(&who, kind, &id),
         Subject::Agent => service.sees_agent_called(&who, &id),
         Subject::Nothing => Ok::<_, StoreError>(true),

@@ -46,6 +46,7 @@ impl From<store::ApiTokenRecord> for TokenInfo {
             person: kept.person,
             teams: kept.teams,
             role: role_name(kept.role).to_owned(),
+            blind: kept.is_blind,
             created: kept.created.to_string(),
             expires: kept.expires.map(|at| at.to_string()),
             revoked: kept.revoked.map(|at| at.to_string()),
@@ -166,6 +167,10 @@ pub async fn make(
         let what = "a token with role `admin` cannot be limited to teams: it admits people and agents to all of them";
         return Err(wrong(what).hint("use `operator` or `viewer`, or leave the teams out"));
     }
+    if role == Role::Admin && wanted.blind {
+        let what = "a token with role `admin` cannot be blind: it may read everything";
+        return Err(wrong(what).hint("use `operator` or `viewer`"));
+    }
     let expires = wanted.lasts.as_deref().map(expiry).transpose()?;
     let token: ApiToken = create_token(&api.authority).map_err(no_randomness)?;
     let kept = store::ApiTokenRecord {
@@ -176,6 +181,7 @@ pub async fn make(
         teams: wanted.teams,
         origin: TokenOrigin::Made,
         role,
+        is_blind: wanted.blind,
         created: Timestamp::now(),
         expires,
         revoked: None,
@@ -183,7 +189,7 @@ pub async fn make(
     let service = Arc::clone(&api.service);
     let kept = blocking(move || -> Result<_, ApiProblem> {
         let detail = json!({
-            "name": kept.name, "of": kept.person, "role": kept.role, "teams": kept.teams, "expires": kept.expires,
+            "name": kept.name, "of": kept.person, "role": kept.role, "teams": kept.teams, "expires": kept.expires, "blind": kept.is_blind,
         });
         service.audit(&who, "make token", &kept.id, "asked", detail)?;
         service.store().put_api_token(&kept)?;

@@ -64,7 +64,7 @@ enum CliCommand {
     Plan(plan::PlanCommand),
     /// Run two experiments against a small web service that comes with the program; requires no root and leaves nothing behind
     Demo,
-    /// Check experiments and report all of their problems
+    /// Check experiments and game days, and report all of their problems
     Validate(validate::ValidateCommand),
     /// Show whether a halt is in force, what acts now, what is owed, and which agents do not answer
     Status(status::StatusCommand),
@@ -73,7 +73,7 @@ enum CliCommand {
     /// List the faults, or describe one
     #[command(disable_help_flag = true)]
     Faults(AgentArguments),
-    /// Print the JSON Schema of experiments or of the controller's policy
+    /// Print the JSON Schema of experiments, of game days or of the controller's policy
     Schema(SchemaCommand),
     /// Print the OpenAPI description of the controller's HTTP API
     Openapi,
@@ -85,7 +85,7 @@ enum CliCommand {
     Agent(AgentArguments),
     /// Run the controller daemon
     Controller(controller::ControllerCommand),
-    /// Store experiments on the controller
+    /// Store experiments and game days on the controller
     Apply(remote::experiments::ApplyCommand),
     /// List, show or remove the experiments that the controller stores
     Experiments(remote::experiments::ExperimentsCommand),
@@ -93,6 +93,14 @@ enum CliCommand {
     Runs(remote::runs::RunsCommand),
     /// Stop a run; its faults are reverted first
     Stop(remote::runs::StopCommand),
+    /// Hold game days: prepare one, go through its steps, and list those that were held
+    Gameday(remote::game_days::GamedayCommand),
+    /// Add a note to a run or a game day
+    Note(remote::notes::NoteCommand),
+    /// Mark a moment of a run or a game day: detected, mitigated, recovered, wrong-runbook or question
+    Mark(remote::notes::MarkCommand),
+    /// Record a decision at a run or a game day
+    Decide(remote::notes::DecideCommand),
     /// Stop all runs, revert all faults, and let no run start until `resume`
     Halt(remote::halt::HaltCommand),
     /// End a halt, so that runs can start again
@@ -156,6 +164,8 @@ struct SchemaCommand {
 enum SchemaKind {
     /// The experiment document
     Experiment,
+    /// The game day document
+    GameDay,
     /// The policy file of `backburn controller --policy`
     ControllerPolicy,
 }
@@ -240,6 +250,10 @@ pub(crate) fn main(words: Vec<OsString>) -> ExitCode {
         CliCommand::Stop(command) => remote::runs::stop(&command),
         CliCommand::Login(command) => remote::login::login(&command),
         CliCommand::Logout(command) => remote::login::logout(&command),
+        CliCommand::Gameday(command) => remote::game_days::main(&command),
+        CliCommand::Note(command) => remote::notes::note(&command),
+        CliCommand::Mark(command) => remote::notes::mark(&command),
+        CliCommand::Decide(command) => remote::notes::decide(&command),
         CliCommand::Halt(command) => remote::halt::halt(&command),
         CliCommand::Resume(command) => remote::halt::resume(&command),
         CliCommand::Approvals(command) => remote::approvals::approvals(&command),
@@ -266,6 +280,9 @@ pub(crate) fn main(words: Vec<OsString>) -> ExitCode {
             match of {
                 SchemaKind::Experiment => {
                     print_json(&backburn_experiments::schema::document_schema());
+                }
+                SchemaKind::GameDay => {
+                    print_json(&backburn_experiments::schema::game_day_schema());
                 }
                 SchemaKind::ControllerPolicy => {
                     print_json(&backburn_experiments::schema::of::<

@@ -22,7 +22,7 @@ mod target_addresses;
 pub use approval::RunApproval;
 pub use journal::{EventObserver, Journal, JournalFile};
 pub use preview::{Preview, PreviewedInjection, preview};
-pub use selection::{fault_actions, faults_by_agent, has_fault, select_agents};
+pub use selection::{candidate_agents, fault_actions, faults_by_agent, has_fault, select_agents};
 
 use crate::agent_pool::AgentPool;
 use crate::providers::HostAccess;

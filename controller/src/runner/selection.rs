@@ -61,6 +61,18 @@ pub fn select_agents(
     select(experiment, inventory, seed, "plan", true).map(|selection| selection.agents())
 }
 
+/// The agents that any run on a fleet could target: all that match a target of its faults, whatever the seed picks of them. Empty if
+/// nothing could be selected.
+pub fn candidate_agents(experiment: &Experiment, inventory: &Inventory) -> BTreeSet<String> {
+    let selected = select(experiment, inventory, 0, "plan", true);
+    let picks = selected
+        .iter()
+        .flat_map(|selection| selection.picks.values());
+    picks
+        .flat_map(|picks| picks.matched.iter().cloned())
+        .collect()
+}
+
 /// How many injections a run on a fleet would have on each agent, with this seed. Empty if nothing could be selected.
 pub fn faults_by_agent(
     experiment: &Experiment,

@@ -2,7 +2,7 @@
 //! observed that nothing is left, that is noted beside the verdict. The journal, and with it the verdict, stays as it is.
 
 use super::{Service, lock};
-use crate::store::{CLEANED, RunNote, StoreError};
+use crate::store::{CLEANED, NoteStream, RunNote, StoreError};
 use backburn_experiments::journal::{InjectionState, Outcome, Run, Verdict};
 use backburn_experiments::wire::InjectionId;
 use jiff::Timestamp;
@@ -122,7 +122,8 @@ impl Service {
         };
         let id = run.to_owned();
         let noted =
-            tokio::task::spawn_blocking(move || service.store.append_note(&id, &note)).await;
+            tokio::task::spawn_blocking(move || service.record_note(NoteStream::Run, &id, &note))
+                .await;
         match noted {
             Ok(Ok(_)) => {
                 lock(&self.unclean).remove(run);

@@ -160,6 +160,7 @@ impl Service {
         // must not be taken for its regular end.
         *lock(&self.halted) = Some(halted.clone());
         self.fleet.halt();
+        self.game_days_changed();
         let runs: Vec<_> = (lock(&self.runs).iter())
             .map(|(run, running)| (run.clone(), Arc::clone(running)))
             .collect();

@@ -298,6 +298,7 @@ impl Service {
             teams: grant.teams,
             origin: TokenOrigin::Login,
             role: grant.role,
+            is_blind: false,
             created,
             expires: Some(created.saturating_add(lasts).unwrap_or(created)),
             revoked: None,

@@ -7,11 +7,14 @@
 mod approvals;
 mod cleaned;
 mod failpoint;
+mod game_day_keeper;
+mod game_days;
 mod halt;
 mod issued_injections;
 mod local_program_policy;
 mod login;
 mod membership;
+mod notes;
 mod otlp;
 mod policy;
 mod policy_file;
@@ -29,8 +32,10 @@ mod schedules;
 mod teams;
 
 pub use approvals::ApprovalPlan;
+pub use game_days::{GAME_DAY_PREFIX, GameDayError, GameDaySpec, HeldGameDay};
 pub use halt::{ActiveHalt, HaltReport, LastHalt};
 pub use login::{DeviceLogin, LoggedIn, LoginDesk, LoginError};
+pub use notes::NoteWritten;
 pub use policy::{
     CeilingScope, FleetPolicy, FleetPolicyError, PolicyDecision, PolicyRequest, PolicyRule,
 };
@@ -111,6 +116,12 @@ pub struct Service {
     failpoint: WriteFailpoint,
     /// Changes when a schedule may have changed.
     schedules: tokio::sync::watch::Sender<u64>,
+    /// Changes when something may be due at a game day.
+    game_days: tokio::sync::watch::Sender<u64>,
+    /// Held while the stream of a game day is read and continued, so that nothing is done twice.
+    game_day_turn: Mutex<()>,
+    /// Tells of each note that was written.
+    notes: tokio::sync::broadcast::Sender<NoteWritten>,
 }
 
 /// The name that the controller has in the audit log in place of a token's.
@@ -129,6 +140,8 @@ pub struct Actor {
     pub teams: BTreeSet<String>,
     /// The role that the token has.
     pub role: Role,
+    /// Whether it is the token of a participant of game days, who may not know what they do before it is revealed.
+    pub is_blind: bool,
 }
 
 impl From<&ApiTokenRecord> for Actor {
@@ -139,6 +152,7 @@ impl From<&ApiTokenRecord> for Actor {
             person: token.person.clone(),
             teams: token.teams.clone(),
             role: token.role,
+            is_blind: token.is_blind,
         }
     }
 }
@@ -185,6 +199,9 @@ impl Service {
             admitted: Mutex::default(),
             failpoint: WriteFailpoint::from_environment(),
             schedules: tokio::sync::watch::Sender::new(0),
+            game_days: tokio::sync::watch::Sender::new(0),
+            game_day_turn: Mutex::default(),
+            notes: tokio::sync::broadcast::Sender::new(notes::NOTE_BACKLOG),
         }))
     }
 

@@ -9,7 +9,7 @@ use crate::agent_pool::AgentPool;
 use crate::fleet::{AdmissionPolicy, DebtFilter, Reservation};
 use crate::runner::{self, Journal, Preview, RunApproval, RunSettings};
 use crate::store::{
-    NewRun, RunEnd, StoreError, StoreErrorKind, Trigger, WaitingRun, missing_secrets,
+    GameDayRun, NewRun, RunEnd, StoreError, StoreErrorKind, Trigger, WaitingRun, missing_secrets,
 };
 use backburn_experiments::check::{self, Experiment, Sources};
 use backburn_experiments::journal::{Event, HypothesisTiming, JournalEntry, Run, Verdict, verdict};
@@ -192,10 +192,34 @@ impl Service {
     /// # Errors
     /// Why it did not start.
     pub fn start(self: &Arc<Self>, spec: RunSpec) -> Result<String, RunStartError> {
+        self.start_linked(spec, None)
+    }
+
+    /// Starts the run of a step of a game day. What links the two is stored before the run.
+    pub(super) fn start_of_game_day(
+        self: &Arc<Self>,
+        spec: RunSpec,
+        step: (&str, u32),
+    ) -> Result<String, RunStartError> {
+        self.start_linked(spec, Some(step))
+    }
+
+    fn start_linked(
+        self: &Arc<Self>,
+        spec: RunSpec,
+        step: Option<(&str, u32)>,
+    ) -> Result<String, RunStartError> {
         let experiment = self.load_requested(&spec).map_err(RunStartError::Invalid)?;
         let title = experiment.redactor.text(&experiment.document.title);
         let new = new_run(&spec, title.into());
         self.own_run(&new.id, new.experiment.as_ref(), &spec.teams)?;
+        if let Some((game_day, step)) = step {
+            self.store.link_game_day_run(&GameDayRun {
+                run: new.id.clone(),
+                game_day: game_day.to_owned(),
+                step,
+            })?;
+        }
         match self.admit(&new, &spec, &experiment) {
             Ok(None) => {}
             Ok(Some(waiting)) => return Err(RunStartError::Waits(Box::new(waiting))),
@@ -244,7 +268,7 @@ impl Service {
             PolicyDecision::Allow => Ok(None),
             PolicyDecision::Refuse(refusal) => Err(refusal.into()),
             PolicyDecision::RequireApproval(rule) => {
-                match spec.reference.is_some() && spec.because == Trigger::Asked {
+                match spec.reference.is_some() && spec.because != Trigger::Schedule {
                     true => (self.await_approval(new, spec, experiment, rule)).map(Some),
                     false => Err(approval_required(&rule).into()),
                 }
@@ -449,6 +473,7 @@ impl Service {
             .entry(verdict.outcome.word())
             .or_default() += 1;
         self.schedules.send_modify(|count| *count += 1);
+        self.game_days_changed();
         self.send_trace(run);
     }
 

@@ -84,7 +84,7 @@ impl StoreError {
         }
     }
 
-    pub(super) fn not_found(what: impl Into<String>) -> Self {
+    pub(crate) fn not_found(what: impl Into<String>) -> Self {
         StoreError::new(StoreErrorKind::NotThere, what)
     }
 

@@ -168,17 +168,135 @@ pub trait Store: Send + Sync {
     /// The disk.
     fn open_runs(&self) -> Result<Vec<RunRecord>, StoreError>;
 
-    /// Appends a note to a run, whether it is open or closed, and the note's hash to the audit log. The journal stays as it is.
+    /// Appends a note to a run or a game day, whether it is open or closed, and the note's hash to the audit log. A run's journal
+    /// stays as it is. A note of a game day that says that it has ended also ends it.
     ///
     /// # Errors
-    /// [`StoreErrorKind::NotThere`]: there is no such run.
-    fn append_note(&self, run: &str, note: &RunNote) -> Result<RunNoteEntry, StoreError>;
+    /// [`StoreErrorKind::NotThere`]: there is no such run or game day. [`StoreErrorKind::Conflict`]: the game day has ended already.
+    fn add_note(
+        &self,
+        stream: NoteStream,
+        id: &str,
+        note: &RunNote,
+    ) -> Result<RunNoteEntry, StoreError>;
+
+    /// The notes of a run or a game day after the number `after` (0 for all), oldest first.
+    ///
+    /// # Errors
+    /// [`StoreErrorKind::NotThere`]: there is no such run or game day.
+    fn notes_of(
+        &self,
+        stream: NoteStream,
+        id: &str,
+        after: u64,
+    ) -> Result<Vec<RunNoteEntry>, StoreError>;
+
+    /// Appends a note to a run.
+    ///
+    /// # Errors
+    /// As [`add_note`](Store::add_note).
+    fn append_note(&self, run: &str, note: &RunNote) -> Result<RunNoteEntry, StoreError> {
+        self.add_note(NoteStream::Run, run, note)
+    }
 
     /// A run's notes, oldest first.
     ///
     /// # Errors
-    /// [`StoreErrorKind::NotThere`]: there is no such run.
-    fn notes(&self, run: &str) -> Result<Vec<RunNoteEntry>, StoreError>;
+    /// As [`notes_of`](Store::notes_of).
+    fn notes(&self, run: &str) -> Result<Vec<RunNoteEntry>, StoreError> {
+        self.notes_of(NoteStream::Run, run, 0)
+    }
+
+    /// Stores the document of a game day under a name. The same text, apart from white space, makes no new version.
+    ///
+    /// # Errors
+    /// The disk.
+    fn put_game_day_document(
+        &self,
+        name: &str,
+        document: &Value,
+        who: &str,
+        at: Timestamp,
+    ) -> Result<PutResult, StoreError>;
+
+    /// The document of a game day, in this version or in the latest.
+    ///
+    /// # Errors
+    /// [`StoreErrorKind::NotThere`]: there is none of this name or version, or it was removed.
+    fn game_day_document(
+        &self,
+        name: &str,
+        version: Option<u64>,
+    ) -> Result<GameDayDocumentRecord, StoreError>;
+
+    /// The latest versions of all documents of game days that were not removed, by name.
+    ///
+    /// # Errors
+    /// The disk.
+    fn game_day_documents(&self) -> Result<Vec<GameDayDocumentRecord>, StoreError>;
+
+    /// The versions of the document of a game day, oldest first.
+    ///
+    /// # Errors
+    /// [`StoreErrorKind::NotThere`]: there never was one of this name.
+    fn game_day_document_versions(
+        &self,
+        name: &str,
+    ) -> Result<Vec<ExperimentVersionRecord>, StoreError>;
+
+    /// Removes the document of a game day. Its versions stay. Returns the version that records the removal.
+    ///
+    /// # Errors
+    /// [`StoreErrorKind::NotThere`]: there is none.
+    fn remove_game_day_document(
+        &self,
+        name: &str,
+        who: &str,
+        at: Timestamp,
+    ) -> Result<u64, StoreError>;
+
+    /// Opens a game day.
+    ///
+    /// # Errors
+    /// [`StoreErrorKind::Conflict`]: its id is taken.
+    fn open_game_day(&self, day: &GameDayRecord) -> Result<(), StoreError>;
+
+    /// The game day of this id.
+    ///
+    /// # Errors
+    /// [`StoreErrorKind::NotThere`]: there is none.
+    fn game_day(&self, id: &str) -> Result<GameDayRecord, StoreError>;
+
+    /// Game days that were prepared before the game day `before`, latest first, at most `limit`.
+    ///
+    /// # Errors
+    /// [`StoreErrorKind::NotThere`]: there is no game day `before`.
+    fn game_days(&self, before: Option<&str>, limit: u32)
+    -> Result<Vec<GameDayRecord>, StoreError>;
+
+    /// The game days that have not ended, earliest first.
+    ///
+    /// # Errors
+    /// The disk.
+    fn open_game_days(&self) -> Result<Vec<GameDayRecord>, StoreError>;
+
+    /// Records that a run is that of a step, before the run is opened.
+    ///
+    /// # Errors
+    /// [`StoreErrorKind::Conflict`]: the run has a step already, or there is no such game day.
+    fn link_game_day_run(&self, link: &GameDayRun) -> Result<(), StoreError>;
+
+    /// The game day and step of a run. None if it is of no game day.
+    ///
+    /// # Errors
+    /// The disk.
+    fn game_day_of_run(&self, run: &str) -> Result<Option<GameDayRun>, StoreError>;
+
+    /// The runs of a game day, by step.
+    ///
+    /// # Errors
+    /// The disk.
+    fn game_day_runs(&self, id: &str) -> Result<Vec<GameDayRun>, StoreError>;
 
     /// The ids of runs that ended not clean and have no note that says that nothing is left, earliest first.
     ///

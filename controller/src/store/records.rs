@@ -1,5 +1,6 @@
 //! The records of a store. All times come from the caller: a store has no clock.
 
+use backburn_experiments::game_day::GameDayMode;
 use backburn_experiments::journal::{JournalEntry, Outcome};
 use backburn_experiments::labels::Labels;
 use jiff::Timestamp;
@@ -127,6 +128,8 @@ pub enum Trigger {
     Asked,
     /// Its experiment's schedule was due.
     Schedule,
+    /// A step of a game day started.
+    GameDay,
 }
 
 /// A version of a stored experiment.
@@ -242,6 +245,62 @@ pub struct RunNoteEntry {
     pub previous: Hash,
     /// The hash of this note, which covers all before it.
     pub hash: Hash,
+}
+
+/// Whose notes they are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum NoteStream {
+    /// A run's.
+    Run,
+    /// Those of a game day that is or was held.
+    GameDay,
+}
+
+/// A stored game day, in one version.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct GameDayDocumentRecord {
+    /// The name of the stored game day.
+    pub name: String,
+    /// The version, from 1.
+    pub version: u64,
+    /// The JSON document.
+    pub document: Value,
+    /// The name of the token that stored it.
+    pub who: String,
+    /// When it was stored.
+    pub at: Timestamp,
+}
+
+/// A game day that is or was held. How far it is follows from its notes.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct GameDayRecord {
+    /// The id of the game day.
+    pub id: String,
+    /// The name and version of the stored game day; none if its document came with the request.
+    pub reference: Option<ExperimentRef>,
+    /// The JSON document, as it is held: with the holders of duties.
+    pub document: Value,
+    /// Whether its experiments run.
+    pub mode: GameDayMode,
+    /// The name of the token that prepared it.
+    pub who: String,
+    /// The person to whom that token belongs.
+    pub person: String,
+    /// When it was prepared.
+    pub prepared: Timestamp,
+    /// When it ended; none while it is open.
+    pub ended: Option<Timestamp>,
+}
+
+/// The run of a step of a game day.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct GameDayRun {
+    /// The id of the run.
+    pub run: String,
+    /// The id of the game day.
+    pub game_day: String,
+    /// The number of the step, from 1.
+    pub step: u32,
 }
 
 /// A backup, apart from the store's tables.
@@ -376,6 +435,8 @@ pub struct ApiTokenRecord {
     pub origin: TokenOrigin,
     /// Its role.
     pub role: Role,
+    /// Whether it is the token of a participant of game days, who may not know what they do before it is revealed.
+    pub is_blind: bool,
     /// When it was created.
     pub created: Timestamp,
     /// When it expires; none means never.
@@ -399,6 +460,10 @@ pub enum OwnedKind {
     Experiment,
     /// A run, by its id.
     Run,
+    /// A stored game day, by its name, in all versions.
+    GameDayDocument,
+    /// A game day that is or was held, by its id.
+    GameDay,
 }
 
 /// An action for the audit log: who did what.

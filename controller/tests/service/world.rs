@@ -246,6 +246,7 @@ pub fn token(name: &str, person: &str, role: Role) -> ApiTokenRecord {
         teams: Default::default(),
         origin: Default::default(),
         role,
+        is_blind: false,
         created: Timestamp::now(),
         expires: None,
         revoked: None,

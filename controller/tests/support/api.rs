@@ -20,7 +20,7 @@ use hyper_util::service::TowerToHyperService;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 /// The parts of a controller.
@@ -38,6 +38,21 @@ pub struct TestToken {
     pub text: String,
 }
 
+/// A service of this store and policy, with a fleet of its own.
+pub fn service_of(store: Arc<dyn Store>, policy: &Path) -> Arc<Service> {
+    Service::new(ServiceConfig {
+        store,
+        fleet: Arc::new(Fleet::new(HumanDuration::seconds(30))),
+        policy: FleetPolicy::load(policy, &["process-pause"]).unwrap(),
+        policy_file: Some(policy.to_owned()),
+        approval_expires: HumanDuration::seconds(3600),
+        check: Box::new(|text, sources| check::load(text, sources, &known_faults())),
+        catalogue: Vec::new(),
+        collector: None,
+    })
+    .unwrap()
+}
+
 impl TestController {
     pub fn new() -> Self {
         Self::with_policy(json!({}))
@@ -50,18 +65,8 @@ impl TestController {
         let authority = Arc::new(authority);
         let file = folder.path().join("policy.json");
         std::fs::write(&file, policy.to_string()).unwrap();
-        let fleet = Arc::new(Fleet::new(HumanDuration::seconds(30)));
-        let service = Service::new(ServiceConfig {
-            store: Arc::clone(&store) as Arc<dyn Store>,
-            fleet: Arc::clone(&fleet),
-            policy: FleetPolicy::load(&file, &["process-pause"]).unwrap(),
-            policy_file: Some(file),
-            approval_expires: HumanDuration::seconds(3600),
-            check: Box::new(|text, sources| check::load(text, sources, &known_faults())),
-            catalogue: Vec::new(),
-            collector: None,
-        })
-        .unwrap();
+        let service = service_of(Arc::clone(&store) as Arc<dyn Store>, &file);
+        let fleet = Arc::clone(service.fleet());
         let registry = AgentRegistry::load(Arc::clone(&store) as Arc<dyn Store>, &fleet).unwrap();
         let router = Api::new(Arc::clone(&service), registry, Arc::clone(&authority)).router();
         TestController {
@@ -89,6 +94,7 @@ impl TestController {
             teams: BTreeSet::new(),
             origin: TokenOrigin::Made,
             role,
+            is_blind: false,
             created: Timestamp::now(),
             expires: None,
             revoked: None,

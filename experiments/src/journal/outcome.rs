@@ -11,7 +11,9 @@ pub const REPORT_NOT_WRITTEN: u8 = 7;
 pub const WAITING_FOR_APPROVAL: u8 = 8;
 
 /// What a run comes to, with its exit code.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, serde::Deserialize)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, Serialize, serde::Deserialize, schemars::JsonSchema,
+)]
 #[serde(rename_all = "kebab-case")]
 pub enum Outcome {
     /// The hypothesis held before, during and after, the faults took effect, and all is clean.

@@ -7,6 +7,7 @@ mod leaf;
 mod spelling;
 mod walk;
 
+use crate::game_day::{GameDayFile, NoteContent};
 use crate::{Problem, document::Document};
 use schemars::{JsonSchema, generate::SchemaSettings};
 use serde_json::{Value, json};
@@ -20,6 +21,26 @@ pub fn document_schema() -> Value {
     if let Value::Object(root) = &mut schema {
         root.insert("title".into(), json!("Backburn experiment"));
         root.insert("$id".into(), json!("urn:backburn:experiment:1"));
+    }
+    schema
+}
+
+/// The JSON Schema (draft 2020-12) of a game day.
+pub fn game_day_schema() -> Value {
+    titled::<GameDayFile>("Backburn game day", "urn:backburn:game-day:1")
+}
+
+/// The JSON Schema (draft 2020-12) of what people add to a run or to a game day.
+pub fn note_schema() -> Value {
+    titled::<NoteContent>("Backburn note", "urn:backburn:note:1")
+}
+
+fn titled<T: JsonSchema>(title: &str, id: &str) -> Value {
+    let mut schema = generate::<T>(false);
+    bound_integers(&mut schema);
+    if let Value::Object(root) = &mut schema {
+        root.insert("title".into(), json!(title));
+        root.insert("$id".into(), json!(id));
     }
     schema
 }

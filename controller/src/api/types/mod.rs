@@ -4,6 +4,7 @@
 mod agents;
 mod audit;
 mod experiments;
+mod game_days;
 mod halt;
 mod login;
 mod problem;
@@ -19,6 +20,10 @@ pub use audit::{AuditLogEntry, AuditVerification};
 pub use experiments::{
     ApplyResult, ExperimentInfo, InlineRunRequest, PauseInfo, PauseRequest, ResumeScheduleResult,
     StartRunRequest, StartRunResult, UpcomingRuns, VersionInfo,
+};
+pub use game_days::{
+    GameDayDocumentInfo, GameDayInfo, GameDayReason, GameDayStepInfo, PrepareGameDayRequest,
+    PrerequisiteInfo, PromptInfo, RevealRequest,
 };
 pub use halt::{AgentHaltResult, GuardianRevert, HaltRequest, HaltResult, HaltStatus, TeamHalt};
 pub use login::{

@@ -44,22 +44,29 @@ pub struct RunInfo {
     pub cleaned: Option<String>,
 }
 
-/// A note that was added to a run after its journal was sealed. The notes of a run form a chain of hashes.
+/// A note of a run or of a game day. The notes of one form a chain of hashes. A run's journal stays as it is.
 #[derive(Debug, Serialize, Deserialize, ToSchema)]
 pub struct RunNoteInfo {
-    /// Its number among the run's notes, counted from 1.
+    /// Its number among the notes of the run or of the game day, counted from 1.
     pub number: u64,
     /// When it was added.
     pub at: String,
+    /// When it happened: the time that its last correction gives, else the time that its author gave, else when it was added.
+    #[serde(default)]
+    pub happened: String,
+    /// The number of the entry that corrected its time; null if none did.
+    #[serde(default, rename = "corrected-by")]
+    pub corrected_by: Option<u64>,
     /// The name of the token that added it, or `controller`.
     pub who: String,
-    /// What it is: `cleaned` says that nothing is left of a run that ended not clean.
+    /// What it is. People add `note`, `mark`, `correction`, `decision`, `link`, `duty`, `update` and `prerequisite`; the controller adds
+    /// `state`, `prompt`, `reminder` and `reveal` to game days, and `cleaned` when nothing is left of a run that ended not clean.
     pub kind: String,
     /// Its content, which depends on the kind.
     pub body: Value,
-    /// The hash of the run's note before, in hexadecimal digits.
+    /// The hash of the note before, in hexadecimal digits; empty for blind tokens.
     pub previous: String,
-    /// The hash of this note, in hexadecimal digits.
+    /// The hash of this note, in hexadecimal digits; empty for blind tokens.
     pub hash: String,
 }
 

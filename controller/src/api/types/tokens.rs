@@ -58,6 +58,10 @@ pub struct TokenRequest {
     /// digits, `.`, `-` and `_`, a letter or digit first.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub teams: BTreeSet<String>,
+    /// Whether the token is for a participant of game days, who may not know what they do before it is revealed. Only for `viewer` and
+    /// `operator`.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub blind: bool,
     /// How long the token is valid, e.g. `30d`. By default it does not expire.
     #[serde(default)]
     #[schema(pattern = "^([0-9]{1,4}[dhms]|[0-9]{1,4}h[0-9]{1,4}m|[0-9]{1,4}m[0-9]{1,4}s)$")]
@@ -81,6 +85,9 @@ pub struct TokenInfo {
     /// The teams whose experiments, runs and agents the token may use; empty for all.
     #[serde(default)]
     pub teams: BTreeSet<String>,
+    /// Whether the token is for a participant of game days, who may not know what they do before it is revealed.
+    #[serde(default)]
+    pub blind: bool,
     /// When the token was made.
     pub created: String,
     /// When the token expires; null if it does not.

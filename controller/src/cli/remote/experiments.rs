@@ -7,6 +7,7 @@ use super::super::{CommandFailure, EXIT_INVALID, print, print_json, print_stderr
 use super::ControllerOptions;
 use backburn::api::types::{ApplyResult, ExperimentInfo, VersionInfo};
 use backburn::store::take_secrets;
+use backburn_experiments::game_day::GAME_DAY_KEY;
 use backburn_experiments::json;
 use clap::{Args, Subcommand};
 use imara_diff::{Algorithm, Diff, InternedInput};
@@ -17,7 +18,7 @@ use std::path::{Path, PathBuf};
 
 #[derive(Debug, Args)]
 pub(in crate::cli) struct ApplyCommand {
-    /// Experiment files, or directories of them; each experiment is stored under the name of its file without `.json`
+    /// Files of experiments or game days, or directories of them; each is stored under the name of its file without `.json`
     #[arg(required = true, value_name = "FILE|FOLDER")]
     files: Vec<PathBuf>,
     /// Show what would change, without changing anything
@@ -111,19 +112,26 @@ pub(in crate::cli) fn apply(command: &ApplyCommand) -> Result<u8, CommandFailure
         ));
     }
     let mut code = 0;
-    for (name, path) in &files {
+    // Game days name experiments, which may be among the files: those are stored first.
+    let (game_days, experiments): (Vec<_>, Vec<_>) =
+        (files.iter()).partition(|(_, path)| is_game_day(path));
+    for (name, path) in experiments.into_iter().chain(game_days) {
         let read = || -> Result<String, CommandFailure> {
             let text = std::fs::read_to_string(path)
                 .map_err(|error| CommandFailure::invalid(error.to_string()))?;
             let mut document = json::read(&text)
                 .map_err(|problems| CommandFailure::invalid(json::in_one_line(&problems)))?;
             command.controls.leave_out(path, &mut document);
-            let at = format!("/api/v1/experiments/{name}");
+            let room = match document.get(GAME_DAY_KEY) {
+                Some(_) => "game-day-documents",
+                None => "experiments",
+            };
+            let at = format!("/api/v1/{room}/{name}");
             if command.dry_run {
-                // An experiment that is not stored yet compares as empty.
+                // A document that is not stored yet compares as empty.
                 let stored = client
                     .get(&at)
-                    .map(|stored: ExperimentInfo| stored.document);
+                    .map(|stored: StoredDocument| stored.document);
                 let before = stored.unwrap_or_default();
                 // Nobody is shown what the controller stores of a secret, so there is nothing to compare it with.
                 let secrets = take_secrets(&mut document);
@@ -169,6 +177,18 @@ pub(in crate::cli) fn apply(command: &ApplyCommand) -> Result<u8, CommandFailure
         }
     }
     Ok(code)
+}
+
+/// Whether a file is that of a game day. One that cannot be read is reported when it is applied.
+fn is_game_day(path: &Path) -> bool {
+    let text = std::fs::read_to_string(path).unwrap_or_default();
+    json::read(&text).is_ok_and(|document| document.get(GAME_DAY_KEY).is_some())
+}
+
+/// What an experiment and a game day have in common when they are read.
+#[derive(Deserialize)]
+struct StoredDocument {
+    document: Value,
 }
 
 /// The differences line by line, with three lines of context.

@@ -41,6 +41,9 @@ enum TokensAction {
         /// How long the token is valid, e.g. `30d` [default: for ever]
         #[arg(long, value_name = "DURATION")]
         lasts: Option<String>,
+        /// Make a token for a participant of game days, who may not know what they do before it is revealed
+        #[arg(long)]
+        blind: bool,
     },
     /// Revoke a token, or all tokens of a person
     Revoke {
@@ -89,6 +92,7 @@ pub(in crate::cli) fn main(command: &TokensCommand) -> Result<u8, CommandFailure
             role,
             teams,
             lasts,
+            blind,
         }) => {
             let request = TokenRequest {
                 name: name.clone(),
@@ -96,6 +100,7 @@ pub(in crate::cli) fn main(command: &TokensCommand) -> Result<u8, CommandFailure
                 role: role.clone(),
                 teams: teams.iter().cloned().collect(),
                 lasts: lasts.clone(),
+                blind: *blind,
             };
             let made: TokenInfo = client.post("/api/v1/tokens", &request)?;
             print(&format!("{}\n", made.token.unwrap_or_default()));
@@ -207,6 +212,7 @@ mod tests {
             name: name.into(),
             person: name.into(),
             role: "viewer".into(),
+            blind: false,
             teams: Default::default(),
             created: "2026-01-01T00:00:00Z".into(),
             expires: expires.map(str::to_owned),

@@ -174,8 +174,8 @@ pub(super) fn put_api_token(
     connection: &Connection,
     token: &ApiTokenRecord,
 ) -> Result<(), StoreError> {
-    let statement = "INSERT INTO api_tokens (id, hash, name, role, created, expires, revoked, person, teams, origin) \
-        VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10) ON CONFLICT DO NOTHING";
+    let statement = "INSERT INTO api_tokens (id, hash, name, role, created, expires, revoked, person, teams, origin, blind) \
+        VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11) ON CONFLICT DO NOTHING";
     let parameters = params![
         token.id,
         token.hash.to_string(),
@@ -187,6 +187,7 @@ pub(super) fn put_api_token(
         token.person,
         json(&token.teams)?,
         word(&token.origin)?,
+        token.is_blind.then_some("yes"),
     ];
     inserted_or(
         change(connection, statement, parameters)?,
@@ -206,6 +207,7 @@ fn read_api_token(row: &Row<'_>) -> rusqlite::Result<ApiTokenRecord> {
         teams: from_json_or_default(row, "teams")?,
         origin: from_word_or_none(row, "origin")?.unwrap_or_default(),
         role: from_word(row, "role")?,
+        is_blind: row.get::<_, Option<String>>("blind")?.is_some(),
         created: parsed(row, "created")?,
         expires: parsed_or_none(row, "expires")?,
         revoked: parsed_or_none(row, "revoked")?,

@@ -6,6 +6,7 @@ mod backup;
 mod codec;
 mod credentials;
 mod experiments;
+mod game_days;
 mod open;
 mod owners;
 mod run_notes;
@@ -19,9 +20,10 @@ use super::error::{StoreError, StoreErrorKind};
 use super::export::ImportError;
 use super::records::{
     ApiTokenRecord, ApprovalRecord, AuditEntry, AuditHead, AuditRecord, Backup, ChainVerification,
-    EnrolledAgent, ExperimentRecord, ExperimentVersionRecord, Hash, JoinTokenRecord, NewRun,
-    NumberedEvent, OwnedKind, PutResult, RestoreSummary, RunEnd, RunFilter, RunNote, RunNoteEntry,
-    RunRecord, StoreStatistics, WaitingRun,
+    EnrolledAgent, ExperimentRecord, ExperimentVersionRecord, GameDayDocumentRecord, GameDayRecord,
+    GameDayRun, Hash, JoinTokenRecord, NewRun, NoteStream, NumberedEvent, OwnedKind, PutResult,
+    RestoreSummary, RunEnd, RunFilter, RunNote, RunNoteEntry, RunRecord, StoreStatistics,
+    WaitingRun,
 };
 use super::stored_secrets::take_secrets;
 use backburn_experiments::journal::JournalEntry;
@@ -352,16 +354,121 @@ impl Store for SqliteStore {
         self.read("list the open runs", runs::open_ones)
     }
 
-    fn append_note(&self, run: &str, note: &RunNote) -> Result<RunNoteEntry, StoreError> {
-        let (run, note) = (run.to_owned(), note.clone());
-        self.write("add a note to a run", move |connection| {
-            run_notes::append(connection, &run, &note)
+    fn add_note(
+        &self,
+        stream: NoteStream,
+        id: &str,
+        note: &RunNote,
+    ) -> Result<RunNoteEntry, StoreError> {
+        let (id, note) = (id.to_owned(), note.clone());
+        self.write("add a note", move |connection| {
+            run_notes::append(connection, stream, &id, &note)
         })
     }
 
-    fn notes(&self, run: &str) -> Result<Vec<RunNoteEntry>, StoreError> {
-        self.read("read a run's notes", |connection| {
-            run_notes::of(connection, run)
+    fn notes_of(
+        &self,
+        stream: NoteStream,
+        id: &str,
+        after: u64,
+    ) -> Result<Vec<RunNoteEntry>, StoreError> {
+        self.read("read notes", |connection| {
+            run_notes::of(connection, stream, id, after)
+        })
+    }
+
+    fn put_game_day_document(
+        &self,
+        name: &str,
+        document: &Value,
+        who: &str,
+        at: Timestamp,
+    ) -> Result<PutResult, StoreError> {
+        let (name, who) = (name.to_owned(), who.to_owned());
+        let document = codec::json(document)?;
+        self.write("put a game day", move |connection| {
+            game_days::put_document(connection, &name, &document, (&who, at))
+        })
+    }
+
+    fn game_day_document(
+        &self,
+        name: &str,
+        version: Option<u64>,
+    ) -> Result<GameDayDocumentRecord, StoreError> {
+        self.read("read a game day", |connection| {
+            game_days::document(connection, name, version)
+        })
+    }
+
+    fn game_day_documents(&self) -> Result<Vec<GameDayDocumentRecord>, StoreError> {
+        self.read("list the stored game days", game_days::documents)
+    }
+
+    fn game_day_document_versions(
+        &self,
+        name: &str,
+    ) -> Result<Vec<ExperimentVersionRecord>, StoreError> {
+        self.read("read a game day's history", |connection| {
+            game_days::document_versions(connection, name)
+        })
+    }
+
+    fn remove_game_day_document(
+        &self,
+        name: &str,
+        who: &str,
+        at: Timestamp,
+    ) -> Result<u64, StoreError> {
+        let (name, who) = (name.to_owned(), who.to_owned());
+        self.write("remove a game day", move |connection| {
+            game_days::remove_document(connection, &name, (&who, at))
+        })
+    }
+
+    fn open_game_day(&self, day: &GameDayRecord) -> Result<(), StoreError> {
+        let day = day.clone();
+        self.write("open a game day", move |connection| {
+            game_days::open(connection, &day)
+        })
+    }
+
+    fn game_day(&self, id: &str) -> Result<GameDayRecord, StoreError> {
+        self.read("read a game day", |connection| {
+            game_days::get(connection, id)
+        })
+    }
+
+    fn game_days(
+        &self,
+        before: Option<&str>,
+        limit: u32,
+    ) -> Result<Vec<GameDayRecord>, StoreError> {
+        self.read("list the game days", |connection| {
+            game_days::list(connection, before, limit)
+        })
+    }
+
+    fn open_game_days(&self) -> Result<Vec<GameDayRecord>, StoreError> {
+        self.read("list the open game days", game_days::open_ones)
+    }
+
+    fn link_game_day_run(&self, link: &GameDayRun) -> Result<(), StoreError> {
+        let link = link.clone();
+        self.write("record the run of a step", move |connection| {
+            game_days::link_run(connection, &link)
+        })
+    }
+
+    fn game_day_of_run(&self, run: &str) -> Result<Option<GameDayRun>, StoreError> {
+        self.read("read the game day of a run", |connection| {
+            game_days::of_run(connection, run)
+        })
+    }
+
+    fn game_day_runs(&self, id: &str) -> Result<Vec<GameDayRun>, StoreError> {
+        self.read("list the runs of a game day", |connection| {
+            game_days::runs(connection, id)
         })
     }
 

@@ -17,6 +17,7 @@ const STEPS: &[&str] = &[
     include_str!("6.sql"),
     include_str!("7.sql"),
     include_str!("8.sql"),
+    include_str!("9.sql"),
 ];
 
 /// The version whose step separates secrets from documents.

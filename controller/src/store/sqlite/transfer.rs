@@ -6,6 +6,7 @@ use crate::store::error::{StoreError, StoreErrorKind};
 use crate::store::export::{FORMAT, ImportError, LineProblem};
 use crate::store::records::{Hash, OwnedKind, Role, TokenOrigin, Trigger};
 use crate::store::stored_secrets::StoredSecrets;
+use backburn_experiments::game_day::GameDayMode;
 use backburn_experiments::journal::{JournalEntry, Outcome};
 use jiff::Timestamp;
 use rusqlite::types::{Value, ValueRef};
@@ -148,6 +149,63 @@ const TABLES: &[ExportTable] = &[
             VALUES ((SELECT number FROM runs WHERE id = ?1), ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
     },
     ExportTable {
+        kind: "game-day-document",
+        columns: &[
+            ("name", Column::Text, false),
+            ("version", Column::Number, false),
+            ("document", Column::Json(json::<serde_json::Value>), true),
+            ("who", Column::Text, false),
+            ("at", Column::Time, false),
+        ],
+        select: "SELECT name, version, document, who, at FROM game_day_documents ORDER BY name, version",
+        insert: "INSERT INTO game_day_documents (name, version, document, who, at) VALUES (?1, ?2, ?3, ?4, ?5)",
+    },
+    ExportTable {
+        kind: "game-day",
+        columns: &[
+            ("id", Column::Text, false),
+            ("name", Column::Text, true),
+            ("version", Column::Number, true),
+            ("document", Column::Json(json::<serde_json::Value>), false),
+            ("mode", Column::Word(word::<GameDayMode>), false),
+            ("who", Column::Text, false),
+            ("person", Column::Text, false),
+            ("prepared", Column::Time, false),
+            ("ended", Column::Time, true),
+        ],
+        select: "SELECT id, name, version, document, mode, who, person, prepared, ended FROM game_days ORDER BY number",
+        insert: "INSERT INTO game_days (id, name, version, document, mode, who, person, prepared, ended) \
+            VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
+    },
+    ExportTable {
+        kind: "game-day-note",
+        columns: &[
+            ("game_day", Column::Text, false),
+            ("number", Column::Number, false),
+            ("at", Column::Time, false),
+            ("who", Column::Text, false),
+            ("type", Column::Text, false),
+            ("body", Column::Json(json::<serde_json::Value>), false),
+            ("previous", Column::Hash, false),
+            ("hash", Column::Hash, false),
+        ],
+        select: "SELECT game_days.id AS game_day, game_day_notes.number, at, game_day_notes.who, kind, body, previous, hash \
+            FROM game_day_notes JOIN game_days ON game_days.number = game_day_notes.game_day \
+            ORDER BY game_days.number, game_day_notes.number",
+        insert: "INSERT INTO game_day_notes (game_day, number, at, who, kind, body, previous, hash) \
+            VALUES ((SELECT number FROM game_days WHERE id = ?1), ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
+    },
+    ExportTable {
+        kind: "game-day-run",
+        columns: &[
+            ("run", Column::Text, false),
+            ("game_day", Column::Text, false),
+            ("step", Column::Number, false),
+        ],
+        select: "SELECT run, game_day, step FROM game_day_runs ORDER BY run",
+        insert: "INSERT INTO game_day_runs (run, game_day, step) VALUES (?1, ?2, ?3)",
+    },
+    ExportTable {
         kind: "agent",
         columns: &[
             ("name", Column::Text, false),
@@ -195,10 +253,11 @@ const TABLES: &[ExportTable] = &[
             ("person", Column::Text, true),
             ("teams", Column::Json(json::<BTreeSet<String>>), true),
             ("origin", Column::Word(word::<TokenOrigin>), true),
+            ("blind", Column::Word(|word| word == "yes"), true),
         ],
-        select: "SELECT id, hash, name, role, created, expires, revoked, person, teams, origin FROM api_tokens ORDER BY id",
-        insert: "INSERT INTO api_tokens (id, hash, name, role, created, expires, revoked, person, teams, origin) \
-            VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)",
+        select: "SELECT id, hash, name, role, created, expires, revoked, person, teams, origin, blind FROM api_tokens ORDER BY id",
+        insert: "INSERT INTO api_tokens (id, hash, name, role, created, expires, revoked, person, teams, origin, blind) \
+            VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)",
     },
     ExportTable {
         kind: "owner",
