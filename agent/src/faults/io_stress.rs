@@ -69,7 +69,7 @@ impl FaultKind for IoStress {
     fn problems(&self) -> Vec<Problem> {
         let mut problems = Vec::new();
         let block = self.block_bytes();
-        if block == 0 || block % BLOCK_STEP_BYTES != 0 || block > MAX_BLOCK_BYTES {
+        if block == 0 || !block.is_multiple_of(BLOCK_STEP_BYTES) || block > MAX_BLOCK_BYTES {
             problems.push(
                 Problem::new("$.block-size", format!("a block cannot be {}", Size(block)))
                     .hint("give a multiple of 4KiB, at most 16MiB"),

@@ -269,7 +269,8 @@ impl Head {
                 .keys()
                 .any(|key| key.eq_ignore_ascii_case(name));
             let is_framing = framing.iter().any(|known| known.eq_ignore_ascii_case(name));
-            if !is_replaced && !(length.is_some() && is_framing) {
+            let is_dropped = is_replaced || (length.is_some() && is_framing);
+            if !is_dropped {
                 add(name, value);
             }
         }
