@@ -415,3 +415,63 @@ fn hostile_text_of_a_fleet_is_escaped_in_every_list_and_report() {
         );
     }
 }
+
+/// An experiment whose only probe waits for a server that does not answer, until the run is stopped or a minute has passed.
+fn waits_for(port: u16) -> Value {
+    json!({"title": "It waits", "description": "d", "method": [
+        {"type": "probe", "name": "waits", "tolerance": true,
+         "provider": {"type": "http", "url": format!("http://127.0.0.1:{port}/"), "timeout": 60}}]})
+}
+
+#[test]
+fn run_with_a_held_lock_waits_until_the_other_is_over() {
+    let controller = Controller::start();
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = silent.local_addr().unwrap().port();
+    let folder = controller.folder.path();
+    write(folder, "slow.json", &waits_for(port));
+    write(folder, "next.json", &harmless());
+    let slow = controller.says(&["run", "slow.json", "--lock", "staging"]);
+    assert_eq!(slow.code, 0, "{slow:?}");
+    let holder = slow.out.trim();
+    let refused = controller.says(&[
+        "run",
+        "next.json",
+        "--lock",
+        "staging",
+        "--lock-timeout",
+        "0s",
+    ]);
+    assert_eq!(refused.code, 3, "{refused:?}");
+    let wanted =
+        format!("error: lock `staging` is held by run `{holder}` of `admin` (rule: lock)\nhint: ");
+    assert!(refused.err.contains(&wanted), "{}", refused.err);
+    // Another lock, and none, are free.
+    let other = controller.says(&["run", "next.json", "--lock", "other", "--wait"]);
+    assert!(!other.err.contains("lock"), "{other:?}");
+    let mut waiting = controller
+        .command(&["run", "next.json", "--lock", "staging", "--wait"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut stderr = BufReader::new(waiting.stderr.take().unwrap());
+    let mut line = String::new();
+    while !line.starts_with("waiting: ") {
+        line.clear();
+        assert_ne!(stderr.read_line(&mut line).unwrap(), 0, "it has ended");
+    }
+    assert!(line.contains(&format!("held by run `{holder}`")), "{line}");
+    assert!(waiting.try_wait().unwrap().is_none());
+    assert_eq!(controller.says(&["stop", holder]).code, 0);
+    std::thread::spawn(move || stderr.read_to_end(&mut Vec::new()));
+    let done = waiting.wait_with_output().unwrap();
+    assert_ne!(done.status.code(), Some(3), "{done:?}");
+    assert!(
+        String::from_utf8_lossy(&done.stdout).contains("A method without faults"),
+        "{done:?}"
+    );
+    // Whoever waited has left nothing in the audit log but what it started.
+    let audit = controller.says(&["audit", "--json"]);
+    assert!(audit.out.matches("\"lock\"").count() <= 4, "{}", audit.out);
+}

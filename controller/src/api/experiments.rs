@@ -22,7 +22,11 @@ use jiff::Timestamp;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use std::sync::Arc;
+use std::time::Duration;
 use utoipa::IntoParams;
+
+/// The longest time that a request to start a run waits for its lock before it is answered, in seconds.
+const MAX_LOCK_WAIT_SECONDS: u8 = 20;
 
 /// The version of an experiment.
 #[derive(Debug, Deserialize, IntoParams)]
@@ -214,6 +218,7 @@ async fn run_request(
         person: who.person.clone(),
         teams: who.teams.clone(),
         because: Trigger::Asked,
+        lock: request.lock,
     })
 }
 
@@ -254,15 +259,16 @@ pub(super) async fn plan_request(
 }
 
 /// Starts a run of a stored experiment.
-#[utoipa::path(post, path = "/api/v1/experiments/{name}/runs", tag = "runs", params(("name" = String, Path, description = "The experiment's name")), request_body = StartRunRequest, security(("token" = ["operator"])), responses((status = 201, body = StartRunResult), (status = 202, description = "The run waits for an approval", body = StartRunResult), ProblemStatus<404>, ProblemStatus<409>, ProblemStatus<422>))]
+#[utoipa::path(post, path = "/api/v1/experiments/{name}/runs", tag = "runs", params(("name" = String, Path, description = "The experiment's name")), request_body = StartRunRequest, security(("token" = ["operator"])), responses((status = 201, body = StartRunResult), (status = 202, description = "The run waits for an approval", body = StartRunResult), ProblemStatus<404>, ProblemStatus<409>, ProblemStatus<422>, ProblemStatus<423>))]
 pub async fn run(
     Operator(who): Operator,
     State(api): State<Api>,
     PathParam(name): PathParam<String>,
     JsonBody(request): JsonBody<StartRunRequest>,
 ) -> Result<(StatusCode, Json<StartRunResult>), ApiProblem> {
+    let lock_wait = request.lock_wait;
     let ask = run_request(&api, &who, name, request).await?;
-    start_request(&api, who, ask).await
+    start_request(&api, who, ask, lock_wait).await
 }
 
 /// What the audit log says about the document of a request: its name or hash, and details.
@@ -282,13 +288,21 @@ fn audited_document(ask: &RunSpec) -> (String, Value) {
     }
 }
 
-/// Starts a run and records that in the audit log.
+/// Starts a run and records that in the audit log. It waits for the run's lock for `lock_wait` seconds, and records nothing meanwhile.
 pub(super) async fn start_request(
     api: &Api,
     who: Actor,
     ask: RunSpec,
+    lock_wait: u8,
 ) -> Result<(StatusCode, Json<StartRunResult>), ApiProblem> {
-    let (name, detail) = audited_document(&ask);
+    if let Some(lock) = &ask.lock {
+        let patience = Duration::from_secs(lock_wait.min(MAX_LOCK_WAIT_SECONDS).into());
+        api.service.until_unlocked(lock, patience).await?;
+    }
+    let (name, mut detail) = audited_document(&ask);
+    if let Some(lock) = &ask.lock {
+        detail["lock"] = lock.clone().into();
+    }
     let service = Arc::clone(&api.service);
     let begun = blocking(move || -> Result<_, ApiProblem> {
         service.audit(&who, "run", &name, "asked", detail)?;

@@ -35,6 +35,7 @@ fn run_request(who: &Actor, request: InlineRunRequest) -> RunSpec {
         person: who.person.clone(),
         teams: who.teams.clone(),
         because: Trigger::Asked,
+        lock: request.lock,
     }
 }
 
@@ -51,12 +52,13 @@ pub async fn plan_given(
 
 /// Starts a run of this experiment, which is not stored; the run's journal records its SHA-256. The run is refused if the policy
 /// requires an approval: only runs of stored experiments can wait for one.
-#[utoipa::path(post, path = "/api/v1/runs", tag = "runs", request_body = InlineRunRequest, security(("token" = ["operator"])), responses((status = 201, body = StartRunResult), ProblemStatus<409>, ProblemStatus<422>))]
+#[utoipa::path(post, path = "/api/v1/runs", tag = "runs", request_body = InlineRunRequest, security(("token" = ["operator"])), responses((status = 201, body = StartRunResult), ProblemStatus<409>, ProblemStatus<422>, ProblemStatus<423>))]
 pub async fn run_given(
     Operator(who): Operator,
     State(api): State<Api>,
     JsonBody(request): JsonBody<InlineRunRequest>,
 ) -> Result<(StatusCode, Json<StartRunResult>), ApiProblem> {
+    let lock_wait = request.lock_wait;
     let ask = run_request(&who, request);
-    start_request(&api, who, ask).await
+    start_request(&api, who, ask, lock_wait).await
 }

@@ -138,6 +138,7 @@ fn means(status: &str) -> &'static str {
         "413" => "The body is too large",
         "415" => "The content type of the body is not JSON",
         "422" => "The document is not valid; `problems` lists all of its problems",
+        "423" => "Another open run holds the lock",
         "503" => "The store or an agent does not answer",
         _ => "A problem",
     }

@@ -1,7 +1,7 @@
 //! The answer to a request that fails: a problem document (RFC 9457) with the rule that was violated and a hint.
 
 use super::types::{DocumentProblem, ProblemDetails};
-use crate::service::{GameDayError, RunStartError};
+use crate::service::{GameDayError, LOCK_RULE, RunStartError};
 use crate::store::{StoreError, StoreErrorKind};
 use axum::Json;
 use axum::http::{HeaderValue, StatusCode, header};
@@ -134,6 +134,7 @@ impl From<Refusal> for ApiProblem {
         let status = match refusal.rule.as_str() {
             "not-there" => StatusCode::NOT_FOUND,
             "policy" | "approval" => StatusCode::FORBIDDEN,
+            LOCK_RULE => StatusCode::LOCKED,
             _ => StatusCode::CONFLICT,
         };
         let mut problem = ApiProblem::new(status, &refusal.rule, refusal.what);

@@ -309,7 +309,7 @@ pub struct ApproveQuery {
 
 /// Approves a run that another person requested, and starts it, if it would still do what its plan says. Otherwise the run waits
 /// on, with its new plan.
-#[utoipa::path(post, path = "/api/v1/approvals/{id}", tag = "runs", params(("id" = String, Path, description = "The id of the run"), ApproveQuery), security(("token" = ["operator"])), responses((status = 201, body = ApprovedRun), ProblemStatus<404>, ProblemStatus<409>, ProblemStatus<422>))]
+#[utoipa::path(post, path = "/api/v1/approvals/{id}", tag = "runs", params(("id" = String, Path, description = "The id of the run"), ApproveQuery), security(("token" = ["operator"])), responses((status = 201, body = ApprovedRun), ProblemStatus<404>, ProblemStatus<409>, ProblemStatus<422>, ProblemStatus<423>))]
 pub async fn approve(
     Operator(who): Operator,
     State(api): State<Api>,

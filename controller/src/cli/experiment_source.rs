@@ -8,6 +8,7 @@ use backburn_experiments::terminal_text::escape;
 use backburn_experiments::{Problem, json};
 use clap::Args;
 use serde_json::{Map, Value};
+use std::ffi::OsString;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
@@ -80,6 +81,25 @@ pub(super) enum LoadError {
 }
 
 impl Variables {
+    /// The words of a command line that give the same values.
+    pub(super) fn words(&self) -> Vec<OsString> {
+        let values = self
+            .variables
+            .iter()
+            .flat_map(|value| ["--var".into(), value.into()]);
+        let files = self
+            .var_files
+            .iter()
+            .flat_map(|file| ["--var-file".into(), file.into()]);
+        let ignore = self.controls.ignore.then(|| "--ignore-controls".into());
+        values.chain(files).chain(ignore).collect()
+    }
+
+    /// The files that values are read from.
+    pub(super) fn files(&self) -> &[PathBuf] {
+        &self.var_files
+    }
+
     /// The text of a document, without its controls if they are to be ignored.
     pub(super) fn without_controls(&self, file: &Path, text: String) -> String {
         self.controls.leave_out_of_text(file, text)

@@ -1,19 +1,45 @@
 //! A run as a JUnit report: a test for each probe of the hypothesis, for each activity, for the revert and for the verdict, each
 //! with the time when it began and how long it took. What XML cannot hold is replaced.
 
-use super::junit_xml::{TestCase, TestStatus, TestSuite, document};
-use backburn::runner::FinishedRun;
+use super::job::{ExperimentEnding, ExperimentResult};
+use super::junit_xml::{TestCase, TestStatus, TestSuite};
+use super::run::CompletedRun;
 use backburn_experiments::journal::{
     Abort, ActivityStatus, Event, JournalEntry, Judgement, Outcome, Phase, Run,
 };
 use jiff::Timestamp;
 use std::time::Duration;
 
-/// The report as XML.
-pub(super) fn report(title: &str, finished: &FinishedRun, entries: &[JournalEntry]) -> String {
+/// The suite of tests that an experiment is in a report.
+pub(super) fn suite(result: &ExperimentResult) -> TestSuite {
+    let status = match &result.ending {
+        ExperimentEnding::Finished(completed) => return of_run(completed),
+        ExperimentEnding::Failed(failure) => TestStatus::Error(failure.message.clone()),
+        ExperimentEnding::Skipped(_) => TestStatus::Skipped,
+    };
+    let mut verdict = case("verdict", &result.word(), status, None, Duration::ZERO);
+    if let ExperimentEnding::Skipped(why) = &result.ending {
+        verdict.output.clone_from(why);
+    }
+    TestSuite {
+        name: result.title(),
+        properties: vec![("file", result.file.display().to_string())],
+        cases: vec![verdict],
+        ..TestSuite::default()
+    }
+}
+
+/// The suite of a run that is over.
+fn of_run(completed: &CompletedRun) -> TestSuite {
+    let CompletedRun {
+        title,
+        finished,
+        entries,
+        ..
+    } = completed;
     let (run, verdict) = (&finished.run, &finished.verdict);
     let mut suite = TestSuite {
-        name: title.to_owned(),
+        name: title.clone(),
         properties: vec![
             ("run", run.id.clone()),
             ("seed", run.seed.to_string()),
@@ -127,7 +153,7 @@ pub(super) fn report(title: &str, finished: &FinishedRun, entries: &[JournalEntr
         case.output = verdict.notes.join("\n");
     }
     suite.cases.push(case);
-    document("backburn", &suite)
+    suite
 }
 
 fn case(
@@ -188,9 +214,21 @@ fn failed(why: String) -> TestStatus {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)] // A test ends by panicking.
+    use super::super::junit_xml::document;
     use super::*;
+    use backburn::runner::FinishedRun;
     use backburn_experiments::journal::verdict;
     use serde_json::{Value, json};
+
+    fn report(title: &str, finished: &FinishedRun, entries: &[JournalEntry]) -> String {
+        let completed = CompletedRun {
+            title: title.to_owned(),
+            finished: finished.clone(),
+            entries: entries.to_vec(),
+            journal: None,
+        };
+        document("backburn", &[of_run(&completed)])
+    }
 
     /// A journal of these events, a second apart.
     fn journal(events: &[Value]) -> (FinishedRun, Vec<JournalEntry>) {

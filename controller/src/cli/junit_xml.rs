@@ -50,27 +50,39 @@ pub(super) enum TestStatus {
     Error(String),
 }
 
-/// A report of one suite as an XML document.
-pub(super) fn document(name: &str, suite: &TestSuite) -> String {
+/// A report of these suites as an XML document.
+pub(super) fn document(name: &str, suites: &[TestSuite]) -> String {
     let mut xml = String::from("<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n");
     // Writing to a string does not fail.
-    write_report(&mut xml, name, suite).ok();
+    write_report(&mut xml, name, suites).ok();
     xml
 }
 
-fn write_report(xml: &mut String, name: &str, suite: &TestSuite) -> std::fmt::Result {
-    let count = |is: fn(&TestStatus) -> bool| {
-        let cases = suite.cases.iter();
-        cases.filter(|case| is(&case.status)).count()
-    };
-    let counts = format!(
+/// The numbers of tests of these suites, as attributes.
+fn counts(suites: &[TestSuite]) -> String {
+    let cases = || suites.iter().flat_map(|suite| &suite.cases);
+    let count = |is: fn(&TestStatus) -> bool| cases().filter(|case| is(&case.status)).count();
+    format!(
         "tests=\"{}\" skipped=\"{}\" errors=\"{}\" failures=\"{}\"",
-        suite.cases.len(),
+        cases().count(),
         count(|status| matches!(status, TestStatus::Skipped)),
         count(|status| matches!(status, TestStatus::Error(_))),
         count(|status| matches!(status, TestStatus::Failed { .. })),
-    );
-    writeln!(xml, "<testsuites name=\"{}\" {counts}>", escaped(name))?;
+    )
+}
+
+fn write_report(xml: &mut String, name: &str, suites: &[TestSuite]) -> std::fmt::Result {
+    let all = counts(suites);
+    writeln!(xml, "<testsuites name=\"{}\" {all}>", escaped(name))?;
+    for suite in suites {
+        write_suite(xml, suite)?;
+    }
+    xml.push_str("</testsuites>\n");
+    Ok(())
+}
+
+fn write_suite(xml: &mut String, suite: &TestSuite) -> std::fmt::Result {
+    let counts = counts(std::slice::from_ref(suite));
     let suite_name = escaped(&suite.name);
     write!(xml, "    <testsuite name=\"{suite_name}\" {counts}")?;
     if let Some(time) = suite.time {
@@ -90,7 +102,7 @@ fn write_report(xml: &mut String, name: &str, suite: &TestSuite) -> std::fmt::Re
     for case in &suite.cases {
         write_case(xml, case)?;
     }
-    xml.push_str("    </testsuite>\n</testsuites>\n");
+    xml.push_str("    </testsuite>\n");
     Ok(())
 }
 
@@ -220,7 +232,7 @@ mod tests {
     </testsuite>
 </testsuites>
 "#;
-        assert_eq!(document("backburn", &suite), wanted);
+        assert_eq!(document("backburn", &[suite]), wanted);
     }
 
     #[test]

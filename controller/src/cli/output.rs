@@ -4,6 +4,7 @@
 use super::CommandFailure;
 use backburn_experiments::journal::REPORT_NOT_WRITTEN;
 use backburn_experiments::terminal_text::{escape, guard};
+use std::borrow::Cow;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
@@ -15,6 +16,50 @@ static OUTPUT_LOST: AtomicBool = AtomicBool::new(false);
 
 /// Whether a write to stdout has failed. Nothing more is written then: output with a gap would be taken for complete.
 static STDOUT_FAILED: AtomicBool = AtomicBool::new(false);
+
+/// Whether a line that GitHub would take for a workflow command is escaped.
+static WORKFLOW_COMMANDS_GUARDED: AtomicBool = AtomicBool::new(false);
+
+/// Escapes from now on what GitHub's runner would take for a workflow command, in whatever is printed: a title or an answer of a server must not
+/// command the runner. Source: `ActionCommand` of the runner, which reads `::` at the beginning of a line and `##[` anywhere.
+pub(super) fn guard_workflow_commands() {
+    WORKFLOW_COMMANDS_GUARDED.store(true, Ordering::Relaxed);
+}
+
+/// The text without workflow commands. The escapes are JSON's, so that JSON keeps its values.
+fn without_workflow_commands(text: &str) -> Cow<'_, str> {
+    if !text.contains("##[") && !text.contains("::") {
+        return text.into();
+    }
+    let lines = text.split_inclusive('\n').map(|line| {
+        let line = line.replace("##[", "##\\u005b");
+        let content = line.trim_start();
+        match content.strip_prefix("::") {
+            Some(rest) => format!("{}\\u003a:{rest}", &line[..line.len() - content.len()]),
+            None => line,
+        }
+    });
+    lines.collect::<String>().into()
+}
+
+/// The text as it may be written: nothing that a terminal or a pipeline would obey.
+fn guarded(text: &str) -> Cow<'_, str> {
+    let text = guard(text);
+    match WORKFLOW_COMMANDS_GUARDED.load(Ordering::Relaxed) {
+        true => without_workflow_commands(&text).into_owned().into(),
+        false => text,
+    }
+}
+
+/// Writes commands of the program's own for the pipeline to stderr, among the progress that they belong to.
+pub(super) fn print_command(commands: &str) {
+    io::stderr().lock().write_all(commands.as_bytes()).ok();
+}
+
+/// Writes commands of the program's own for the pipeline to stdout.
+pub(super) fn print_command_to_stdout(commands: &str) {
+    write_stdout(commands);
+}
 
 /// Prints the help or the error of an invalid command line: help to stdout, an error to stderr.
 pub(super) fn print_clap_error(error: &clap::Error) {
@@ -34,13 +79,15 @@ pub(super) fn print_clap_error(error: &clap::Error) {
 
 /// Writes data to stdout. What a terminal would obey is escaped, see [`guard`].
 pub(crate) fn print(text: &str) {
+    write_stdout(&guarded(text));
+}
+
+fn write_stdout(text: &str) {
     if STDOUT_FAILED.load(Ordering::Relaxed) {
         return;
     }
     let mut out = io::stdout().lock();
-    let written = out
-        .write_all(guard(text).as_bytes())
-        .and_then(|()| out.flush());
+    let written = out.write_all(text.as_bytes()).and_then(|()| out.flush());
     if let Err(error) = written {
         STDOUT_FAILED.store(true, Ordering::Relaxed);
         not_written("standard output", &error);
@@ -49,7 +96,7 @@ pub(crate) fn print(text: &str) {
 
 /// Writes a message to stderr. What a terminal would obey is escaped, see [`guard`]. A failure to do so is ignored.
 pub(crate) fn print_stderr(text: &str) {
-    io::stderr().lock().write_all(guard(text).as_bytes()).ok();
+    io::stderr().lock().write_all(guarded(text).as_bytes()).ok();
 }
 
 /// A path for a message, in one line: a file may have any name.
@@ -157,6 +204,23 @@ impl Drop for ReportFile {
         if self.is_new {
             // The file is still empty. One that cannot be removed does no harm.
             std::fs::remove_file(&self.path).ok();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::without_workflow_commands;
+
+    #[test]
+    fn workflow_commands_in_output_are_escaped() {
+        for (text, wanted) in [
+            ("a::b ## [c]", "a::b ## [c]"),
+            ("::set-env name=A::b\nx\n", "\\u003a:set-env name=A::b\nx\n"),
+            ("x\n  ::add-mask::y", "x\n  \\u003a:add-mask::y"),
+            ("{\"a\":\"##[error]b\"}", "{\"a\":\"##\\u005berror]b\"}"),
+        ] {
+            assert_eq!(without_workflow_commands(text), wanted);
         }
     }
 }

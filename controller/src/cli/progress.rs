@@ -25,6 +25,8 @@ pub(crate) enum OutputStyle {
     Live,
     /// A line on stderr for each event.
     Lines,
+    /// Nothing: several runs go on at the same time.
+    Quiet,
 }
 
 impl OutputStyle {
@@ -103,7 +105,7 @@ fn show(style: OutputStyle, from: &mpsc::Receiver<ProgressMessage>) -> Vec<Journ
         };
         let now = Instant::now();
         let mut lines = Vec::new();
-        if style != OutputStyle::Json {
+        if !matches!(style, OutputStyle::Json | OutputStyle::Quiet) {
             lines.extend(formatter.due(now));
         }
         match said {
@@ -117,6 +119,8 @@ fn show(style: OutputStyle, from: &mpsc::Receiver<ProgressMessage>) -> Vec<Journ
                     if let Ok(line) = serde_json::to_string(&entry) {
                         print(&format!("{line}\n"));
                     }
+                } else if style == OutputStyle::Quiet {
+                    // The events are only kept.
                 } else if let Some(shown) = escaped(&*entry) {
                     let line = formatter.line(&shown, now);
                     // Samples are in the display already.

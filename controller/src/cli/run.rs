@@ -1,11 +1,14 @@
 //! `backburn run`: runs an experiment, on this host or on a fleet, and reports its verdict.
 
 use super::experiment_source::{self, Variables};
+use super::job::{ExperimentEnding, ExperimentResult, JobOptions, JobReports};
 use super::output::{ReportFile, shown_path};
 use super::progress::{OutputStyle, ProgressThread};
-use super::remote::{self, ControllerOptions};
+use super::remote::{self, ControllerOptions, LockOptions, RemoteExperiment};
+use super::shell_words::shell_words;
 use super::signals::{self, RunSignal, RunSignals};
-use super::{CommandFailure, HostOptions, junit, print, print_stderr, report, runtime};
+use super::suite::{self, SuiteOptions};
+use super::{CommandFailure, HostOptions, print, print_stderr, report, runtime};
 use backburn::runner::{self, FinishedRun, RunSettings};
 use backburn_experiments::HumanDuration;
 use backburn_experiments::chaostoolkit::{ToolkitHost, toolkit_differences, toolkit_journal};
@@ -16,15 +19,16 @@ use backburn_experiments::terminal_text::escape;
 use clap::Args;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
-use std::path::PathBuf;
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
 use tokio::sync::mpsc;
 
 #[derive(Debug, Args)]
 pub(super) struct RunCommand {
     /// Experiment file; `-` reads standard input. With a controller, the file runs on the fleet without being stored, and a NAME
     /// that is not a file is a stored experiment
-    #[arg(value_name = "FILE|NAME")]
-    file: PathBuf,
+    #[arg(value_name = "FILE|NAME", required_unless_present = "suite")]
+    file: Option<PathBuf>,
     /// Run on this host even if a controller is given
     #[arg(long)]
     local: bool,
@@ -33,16 +37,17 @@ pub(super) struct RunCommand {
     wait: bool,
     /// Seed for random selection [default: random]
     #[arg(long)]
-    seed: Option<u64>,
+    pub(super) seed: Option<u64>,
     /// Print the journal's events and the verdict as JSON lines
     #[arg(long)]
-    json: bool,
+    pub(super) json: bool,
     /// Write a journal in the Chaos Toolkit's format
     #[arg(long, value_name = "FILE")]
-    journal: Option<PathBuf>,
-    /// Write a JUnit report
-    #[arg(long, value_name = "FILE")]
-    junit: Option<PathBuf>,
+    pub(super) journal: Option<PathBuf>,
+    #[command(flatten)]
+    pub(super) job: JobOptions,
+    #[command(flatten)]
+    pub(super) suite: SuiteOptions,
     /// When to check the hypothesis: default, before-method-only, after-method-only, during-method-only, continuously
     #[arg(long, value_name = "STRATEGY", value_parser = document_value::<HypothesisStrategy>)]
     hypothesis_strategy: Option<HypothesisStrategy>,
@@ -53,11 +58,13 @@ pub(super) struct RunCommand {
     #[arg(long, value_name = "STRATEGY", value_parser = document_value::<RollbackStrategy>)]
     rollback_strategy: Option<RollbackStrategy>,
     #[command(flatten)]
-    variables: Variables,
+    pub(super) variables: Variables,
     #[command(flatten)]
-    host: HostOptions,
+    pub(super) host: HostOptions,
     #[command(flatten)]
-    controller: ControllerOptions,
+    pub(super) controller: ControllerOptions,
+    #[command(flatten)]
+    lock: LockOptions,
 }
 
 /// Parses a value that is written like in an experiment document.
@@ -65,64 +72,236 @@ pub(super) fn document_value<T: DeserializeOwned>(word: &str) -> Result<T, Strin
     T::deserialize(&Value::from(word)).map_err(|error| error.to_string())
 }
 
+impl RunCommand {
+    /// Whether the command is about a controller's fleet.
+    pub(super) fn is_on_fleet(&self) -> bool {
+        self.controller.is_given() && !self.local
+    }
+
+    /// How to show the progress of a run.
+    fn style(&self) -> OutputStyle {
+        match self.json {
+            true => OutputStyle::Json,
+            false => OutputStyle::for_people(),
+        }
+    }
+
+    /// Whether the run waits for a lock.
+    pub(super) fn has_lock(&self) -> bool {
+        self.lock.is_given()
+    }
+
+    /// How often to check the hypothesis during the method.
+    pub(super) fn frequency(&self) -> HumanDuration {
+        self.hypothesis_frequency
+            .unwrap_or(DEFAULT_SAMPLING_INTERVAL)
+    }
+
+    /// The command that runs this experiment again, with the same random selection if there is a seed.
+    pub(super) fn rerun(&self, file: &Path, seed: Option<u64>) -> String {
+        let mut words: Vec<OsString> = ["backburn", "run"].map(OsString::from).into();
+        words.push(file.into());
+        words.extend(self.variables.words());
+        for (flag, value) in [
+            (
+                "--hypothesis-strategy",
+                self.hypothesis_strategy.map(|strategy| json!(strategy)),
+            ),
+            (
+                "--rollback-strategy",
+                self.rollback_strategy.map(|strategy| json!(strategy)),
+            ),
+            (
+                "--hypothesis-frequency",
+                self.hypothesis_frequency
+                    .map(|frequency| json!(frequency.to_string())),
+            ),
+        ] {
+            if let Some(value) = value.as_ref().and_then(Value::as_str) {
+                words.extend([flag.into(), value.into()]);
+            }
+        }
+        if let Some(seed) = seed {
+            words.extend(["--seed".into(), seed.to_string().into()]);
+        }
+        if self.is_on_fleet() {
+            words.push("--wait".into());
+        }
+        shell_words(words)
+    }
+
+    /// Refuses what only a run on the other side can do.
+    fn refuse_misplaced_flags(&self) -> Result<(), CommandFailure> {
+        if let Some(flag) = self.suite.flag_without_suite() {
+            return Err(CommandFailure::invalid(format!(
+                "`{flag}` requires `--suite`\nhint: `--suite DIR` runs all experiments of a directory"
+            )));
+        }
+        if !self.is_on_fleet() {
+            let fleet = [(self.wait, "--wait"), (self.lock.is_given(), "--lock")];
+            return match fleet.into_iter().find(|(given, _)| *given) {
+                Some((_, flag)) => Err(CommandFailure::invalid(format!(
+                    "`{flag}` requires a run on a fleet\nhint: give the controller with `--controller` or BACKBURN_CONTROLLER, without `--local`"
+                ))),
+                None => Ok(()),
+            };
+        }
+        let local = [
+            (self.hypothesis_strategy.is_some(), "--hypothesis-strategy"),
+            (
+                self.hypothesis_frequency.is_some(),
+                "--hypothesis-frequency",
+            ),
+            (self.rollback_strategy.is_some(), "--rollback-strategy"),
+            (self.journal.is_some(), "--journal"),
+        ];
+        match local.into_iter().find(|(given, _)| *given) {
+            Some((_, flag)) => Err(CommandFailure::invalid(format!(
+                "`{flag}` requires a run on this host\nhint: write it into the experiment, or run on this host with `--local`"
+            ))),
+            None => Ok(()),
+        }
+    }
+
+    /// Reads and checks an experiment for a run on this host, with the strategies of the command line.
+    ///
+    /// # Errors
+    /// It cannot be read, or it has problems.
+    pub(super) fn load(&self, file: &Path) -> Result<Experiment, CommandFailure> {
+        let mut experiment = experiment_source::experiment(file, &self.variables)?;
+        if let Some(strategy) = self.hypothesis_strategy {
+            experiment.hypothesis_timing = experiment.hypothesis_timing_by(Some(strategy));
+        }
+        if let Some(strategy) = self.rollback_strategy {
+            experiment.rollback_strategy = strategy;
+        }
+        Ok(experiment)
+    }
+
+    /// Runs an experiment on this host.
+    ///
+    /// # Errors
+    /// See [`execute`].
+    pub(super) fn run_here(
+        &self,
+        experiment: Experiment,
+        seed: Option<u64>,
+        style: OutputStyle,
+    ) -> Result<CompletedRun, CommandFailure> {
+        execute(experiment, &self.host, seed, self.frequency(), style)
+    }
+
+    /// Runs an experiment on the fleet. Returns the exit code, and the run if it was followed to its end.
+    ///
+    /// # Errors
+    /// It cannot be started or followed.
+    pub(super) fn run_on_fleet(
+        &self,
+        experiment: RemoteExperiment,
+        seed: Option<u64>,
+        style: OutputStyle,
+        wait: bool,
+    ) -> Result<(u8, Option<CompletedRun>), CommandFailure> {
+        let options = remote::runs::RemoteRunOptions {
+            experiment,
+            seed,
+            variables: self.variables.configuration()?,
+            wait,
+            style,
+            lock: self.lock.clone(),
+        };
+        remote::runs::run(&self.controller, options)
+    }
+
+    /// The experiment of this file, or of this name, for the fleet.
+    pub(super) fn remote_experiment(
+        &self,
+        file: &Path,
+    ) -> Result<RemoteExperiment, CommandFailure> {
+        RemoteExperiment::resolve(&self.controller, file, &self.variables)
+    }
+
+    /// Shows the result of a run on this host.
+    pub(super) fn print_result(&self, completed: &CompletedRun) {
+        let CompletedRun {
+            title,
+            finished,
+            journal,
+            ..
+        } = completed;
+        match self.json {
+            true => {
+                let line = json!({"verdict": finished.verdict, "run": finished.run.id, "journal": journal});
+                print(&format!("{line}\n"));
+            }
+            false => print(&report::format_report(title, finished, journal.as_deref())),
+        }
+        if let (Some(illegal), Some(journal)) = (&finished.illegal, journal) {
+            print_stderr(&format!(
+                "error: {illegal}\nhint: this is a bug in Backburn; please report it with the journal {}\n",
+                shown_path(journal)
+            ));
+        }
+    }
+}
+
 /// Runs the experiment on a controller's fleet.
-fn on_fleet(command: &RunCommand) -> Result<u8, CommandFailure> {
-    let local = [
-        (
-            command.hypothesis_strategy.is_some(),
-            "--hypothesis-strategy",
-        ),
-        (
-            command.hypothesis_frequency.is_some(),
-            "--hypothesis-frequency",
-        ),
-        (command.rollback_strategy.is_some(), "--rollback-strategy"),
-        (command.journal.is_some(), "--journal"),
-    ];
-    if let Some((_, flag)) = local.into_iter().find(|(given, _)| *given) {
-        return Err(CommandFailure::invalid(format!(
-            "`{flag}` requires a run on this host\nhint: write it into the experiment, or run on this host with `--local`"
-        )));
+fn on_fleet(command: &RunCommand, file: &Path) -> Result<u8, CommandFailure> {
+    let reports = command.job.open(&[], command.json)?;
+    let wait = command.wait || command.job.needs_end();
+    let ran = command.remote_experiment(file).and_then(|experiment| {
+        command.run_on_fleet(experiment, command.seed, command.style(), wait)
+    });
+    match ran {
+        Ok((code, Some(completed))) => {
+            remote::runs::print_result(&completed, command.json);
+            reports.write(&[command.result(file, completed)]);
+            Ok(code)
+        }
+        Ok((code, None)) => Ok(code),
+        Err(failure) => Err(command.reported(reports, file, failure)),
     }
-    let options = remote::runs::RemoteRunOptions {
-        experiment: remote::RemoteExperiment::resolve(
-            &command.controller,
-            &command.file,
-            &command.variables,
-        )?,
-        seed: command.seed,
-        variables: command.variables.configuration()?,
-        wait: command.wait || command.junit.is_some(),
-        json: command.json,
-    };
-    let junit_file = command.junit.as_deref().map(ReportFile::open).transpose()?;
-    let (code, followed) = remote::runs::run(&command.controller, options)?;
-    if let (Some(file), Some(followed)) = (junit_file, &followed) {
-        file.write(&junit::report(
-            &followed.title,
-            &followed.finished,
-            &followed.entries,
-        ));
+}
+
+impl RunCommand {
+    fn result(&self, file: &Path, completed: CompletedRun) -> ExperimentResult {
+        ExperimentResult {
+            file: file.to_owned(),
+            title: Some(completed.title.clone()),
+            rerun: self.rerun(file, Some(completed.finished.run.seed)),
+            ending: ExperimentEnding::Finished(Box::new(completed)),
+        }
     }
-    Ok(code)
+
+    /// The failure, which the reports of the job have as well.
+    fn reported(
+        &self,
+        reports: JobReports,
+        file: &Path,
+        failure: CommandFailure,
+    ) -> CommandFailure {
+        let CommandFailure { code, message } = failure;
+        reports.write_failure(ExperimentResult {
+            file: file.to_owned(),
+            title: None,
+            rerun: self.rerun(file, self.seed),
+            ending: ExperimentEnding::Failed(CommandFailure {
+                code,
+                message: message.clone(),
+            }),
+        });
+        CommandFailure { code, message }
+    }
 }
 
 /// Runs `backburn run`.
 pub(super) fn main(command: RunCommand) -> Result<u8, CommandFailure> {
-    if command.controller.is_given() && !command.local {
-        return on_fleet(&command);
-    }
-    if command.wait {
-        return Err(CommandFailure::invalid(
-            "`--wait` requires a run on a fleet\nhint: give the controller with `--controller` or BACKBURN_CONTROLLER, without `--local`",
-        ));
-    }
-    let mut experiment = experiment_source::experiment(&command.file, &command.variables)?;
-    if let Some(strategy) = command.hypothesis_strategy {
-        experiment.hypothesis_timing = experiment.hypothesis_timing_by(Some(strategy));
-    }
-    if let Some(strategy) = command.rollback_strategy {
-        experiment.rollback_strategy = strategy;
+    command.refuse_misplaced_flags()?;
+    let Some(file) = command.file.clone() else {
+        return suite::main(&command);
+    };
+    if command.is_on_fleet() {
+        return on_fleet(&command, &file);
     }
     // A report that cannot be written is found before anything is injected.
     let toolkit_file = command
@@ -130,63 +309,33 @@ pub(super) fn main(command: RunCommand) -> Result<u8, CommandFailure> {
         .as_deref()
         .map(ReportFile::open)
         .transpose()?;
-    let junit_file = command.junit.as_deref().map(ReportFile::open).transpose()?;
-    if let (Some(one), Some(other)) = (&toolkit_file, &junit_file)
-        && one.is_same(other)
-    {
-        return Err(CommandFailure::invalid(
-            "`--journal` and `--junit` are the same file, and one report would overwrite the other",
-        ));
-    }
-    let title = experiment.document.title.clone();
+    let reports = command
+        .job
+        .open(&[("--journal", toolkit_file.as_ref())], command.json)?;
+    let experiment = match command.load(&file) {
+        Ok(experiment) => experiment,
+        Err(failure) => return Err(command.reported(reports, &file, failure)),
+    };
     let (timing, has_fault) = (experiment.hypothesis_timing, experiment.has_fault());
     let for_toolkit = toolkit_file.is_some().then(|| experiment.clone());
-
-    let style = if command.json {
-        OutputStyle::Json
-    } else {
-        OutputStyle::for_people()
+    let completed = match command.run_here(experiment, command.seed, command.style()) {
+        Ok(completed) => completed,
+        Err(failure) => return Err(command.reported(reports, &file, failure)),
     };
-    let completed = execute(
-        experiment,
-        &command.host,
-        command.seed,
-        command
-            .hypothesis_frequency
-            .unwrap_or(DEFAULT_SAMPLING_INTERVAL),
-        style,
-    )?;
-    let CompletedRun {
-        finished,
-        entries,
-        journal,
-    } = completed;
-    let verdict = &finished.verdict;
-    if command.json {
-        let line = json!({"verdict": verdict, "run": finished.run.id, "journal": journal});
-        print(&format!("{line}\n"));
-    } else {
-        print(&report::format_report(&title, &finished, Some(&journal)));
-        if !has_fault {
-            for difference in toolkit_differences(timing, &finished.run, verdict) {
-                print_stderr(&format!("note: {}\n", escape(&difference)));
-            }
+    let verdict = &completed.finished.verdict;
+    command.print_result(&completed);
+    if !command.json && !has_fault {
+        for difference in toolkit_differences(timing, &completed.finished.run, verdict) {
+            print_stderr(&format!("note: {}\n", escape(&difference)));
         }
     }
     if let (Some(file), Some(experiment)) = (toolkit_file, &for_toolkit) {
-        let shape = toolkit_journal(&experiment.raw, &entries, verdict, &host());
+        let shape = toolkit_journal(&experiment.raw, &completed.entries, verdict, &host());
         file.write(&format!("{shape:#}\n"));
     }
-    if let Some(file) = junit_file {
-        file.write(&junit::report(&title, &finished, &entries));
-    }
-    if let Some(illegal) = &finished.illegal {
-        print_stderr(&format!(
-            "error: {illegal}\nhint: this is a bug in Backburn; please report it with the journal {}\n",
-            shown_path(&journal)
-        ));
-    }
-    Ok(verdict.exit_code)
+    let code = verdict.exit_code;
+    reports.write(&[command.result(&file, completed)]);
+    Ok(code)
 }
 
 /// This host as the Chaos Toolkit's journal describes it.
@@ -210,14 +359,16 @@ fn host() -> ToolkitHost {
     }
 }
 
-/// A run on this host that is over.
+/// A run that is over.
 pub(crate) struct CompletedRun {
+    /// The title of the experiment.
+    pub(crate) title: String,
     /// The run's state and verdict.
     pub(crate) finished: FinishedRun,
     /// The events of the run's journal.
     pub(crate) entries: Vec<JournalEntry>,
-    /// The path of the run's journal.
-    pub(crate) journal: PathBuf,
+    /// The path of the run's journal, if it is on this host.
+    pub(crate) journal: Option<PathBuf>,
 }
 
 /// Runs an experiment on this host and shows its progress.
@@ -232,6 +383,7 @@ pub(crate) fn execute(
     style: OutputStyle,
 ) -> Result<CompletedRun, CommandFailure> {
     let run = runner::run_id();
+    let title = experiment.document.title.clone();
     let state = host.state()?;
     let journal = runner::JournalFile::create(&state, &run).map_err(|error| {
         let what = format!(
@@ -272,9 +424,10 @@ pub(crate) fn execute(
     let mut finished = finished?;
     report::name_local_revert(&mut finished.verdict, &state);
     Ok(CompletedRun {
+        title,
         finished,
         entries,
-        journal: path,
+        journal: Some(path),
     })
 }
 

@@ -58,7 +58,7 @@ pub struct RunSettings {
 }
 
 /// How a run ended.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct FinishedRun {
     /// All that is known of the run: the fold of its journal.
     pub run: Run,

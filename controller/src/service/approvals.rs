@@ -25,6 +25,9 @@ pub struct ApprovalPlan {
     /// The variables of the request.
     #[serde(default)]
     pub variables: Map<String, Value>,
+    /// The lock that the run takes when it starts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lock: Option<String>,
 }
 
 impl Service {
@@ -116,6 +119,7 @@ impl Service {
         let plan = ApprovalPlan {
             preview,
             variables: variables.as_object().cloned().unwrap_or_default(),
+            lock: spec.lock.clone(),
         };
         Ok((json!(plan), fingerprint))
     }
@@ -183,6 +187,7 @@ impl Service {
                 .hint(format!("`backburn approvals {id}` shows its plan"))
                 .into());
         }
+        let held = self.take_lock(spec.lock.as_deref(), &waiting.run.new)?;
         self.audit_start(&waiting.run.new, None, Some(&who.name))?;
         let taken = self
             .store
@@ -199,6 +204,7 @@ impl Service {
             experiment,
             spec,
             Some((approval, who.person.clone())),
+            held,
         )
     }
 
@@ -223,6 +229,8 @@ impl Service {
                 Err(why) => return Err(why.into()),
             },
             because: Trigger::Asked,
+            lock: (waiting.approval.plan.as_ref())
+                .and_then(|plan| plan.get("lock")?.as_str().map(str::to_owned)),
         };
         let experiment = self.load_requested(&spec).map_err(RunStartError::Invalid)?;
         Ok((spec, experiment))

@@ -498,6 +498,7 @@ impl Service {
             person: record.person.clone(),
             teams,
             because: Trigger::GameDay,
+            lock: None,
         };
         match self.start_of_game_day(spec, (&record.id, step)) {
             Ok(run) | Err(RunStartError::NotStarted { run, .. }) => Ok((run, reference)),

@@ -26,6 +26,7 @@ mod rights;
 mod rule_watch;
 mod run_audit;
 mod run_load;
+mod run_locks;
 mod run_spec;
 mod runs;
 mod schedules;
@@ -42,6 +43,7 @@ pub use policy::{
 pub use policy_file::PolicyReloadError;
 pub use requested_document::RequestedDocument;
 pub use run_load::RunLoad;
+pub(crate) use run_locks::LOCK_RULE;
 pub use run_spec::{RunSpec, RunStartError};
 pub use schedules::{SchedulePause, ScheduledExperiment};
 
@@ -113,6 +115,8 @@ pub struct Service {
     unclean_changed: tokio::sync::watch::Sender<u64>,
     /// What each run takes of the policy's ceilings, from its reservation of agents to its end.
     admitted: Mutex<BTreeMap<String, RunLoad>>,
+    /// The locks that open runs hold.
+    locks: Arc<run_locks::RunLocks>,
     failpoint: WriteFailpoint,
     /// Changes when a schedule may have changed.
     schedules: tokio::sync::watch::Sender<u64>,
@@ -197,6 +201,7 @@ impl Service {
             unclean: Mutex::default(),
             unclean_changed: tokio::sync::watch::Sender::new(0),
             admitted: Mutex::default(),
+            locks: Arc::default(),
             failpoint: WriteFailpoint::from_environment(),
             schedules: tokio::sync::watch::Sender::new(0),
             game_days: tokio::sync::watch::Sender::new(0),

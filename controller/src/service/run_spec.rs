@@ -26,6 +26,8 @@ pub struct RunSpec {
     pub teams: TeamSet,
     /// Why the run starts.
     pub because: Trigger,
+    /// The lock that the run holds until it is closed. None if it needs none.
+    pub lock: Option<String>,
 }
 
 /// Why a run did not start.

@@ -4,6 +4,7 @@ use super::failpoint::WriteSource;
 use super::local_program_policy;
 use super::policy::{PolicyDecision, PolicyRequest};
 use super::run_load::RunLoad;
+use super::run_locks::{self, HeldRunLock};
 use super::{RequestedDocument, RunSpec, RunStartError, Service, lock};
 use crate::agent_pool::AgentPool;
 use crate::fleet::{AdmissionPolicy, DebtFilter, Reservation};
@@ -209,9 +210,15 @@ impl Service {
         spec: RunSpec,
         step: Option<(&str, u32)>,
     ) -> Result<String, RunStartError> {
+        let problem = spec.lock.as_deref().and_then(run_locks::name_problem);
+        if let Some(problem) = problem {
+            return Err(RunStartError::Invalid(vec![problem]));
+        }
         let experiment = self.load_requested(&spec).map_err(RunStartError::Invalid)?;
         let title = experiment.redactor.text(&experiment.document.title);
         let new = new_run(&spec, title.into());
+        // First, so that nothing is kept of a run whose lock is held; it is released again if the run does not start.
+        let held = self.take_lock(spec.lock.as_deref(), &new)?;
         self.own_run(&new.id, new.experiment.as_ref(), &spec.teams)?;
         if let Some((game_day, step)) = step {
             self.store.link_game_day_run(&GameDayRun {
@@ -235,7 +242,7 @@ impl Service {
         }
         self.audit_start(&new, spec.document.sha256(), None)?;
         (self.failpoint).write(WriteSource::Run, || self.store.open_run(&new))?;
-        self.launch(&new, experiment, spec, None)
+        self.launch(&new, experiment, spec, None, held)
     }
 
     /// Whether any run may start now.
@@ -276,13 +283,14 @@ impl Service {
         }
     }
 
-    /// Starts a run that is open in the store. `approval` comes with the person who approved it.
+    /// Starts a run that is open in the store. `approval` comes with the person who approved it; the lock is held until the run is closed.
     pub(super) fn launch(
         self: &Arc<Self>,
         new: &NewRun,
         experiment: Experiment,
         spec: RunSpec,
         approval: Option<(RunApproval, String)>,
+        held: Option<HeldRunLock>,
     ) -> Result<String, RunStartError> {
         let run = new.id.clone();
         let seed = new.seed;
@@ -299,6 +307,7 @@ impl Service {
         let id = run.clone();
         let go = move || {
             service.execute(&id, seed, experiment, &spec, approval, (running, stopped));
+            drop(held);
         };
         let thread = std::thread::Builder::new().name(format!("run {run}"));
         if let Err(error) = thread.spawn(go) {

@@ -539,6 +539,7 @@ impl Service {
             person,
             who,
             because: Trigger::Schedule,
+            lock: None,
         };
         let stopped = standing.err().map(|why| why.what);
         if state.stopped != stopped {

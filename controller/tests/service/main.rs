@@ -4,6 +4,7 @@
 mod api;
 mod approvals;
 mod ceilings;
+mod locks;
 mod schedules;
 #[path = "../support/mod.rs"]
 mod support;

@@ -164,6 +164,7 @@ impl World {
             who: who.name,
             person: who.person,
             because: Trigger::Asked,
+            lock: None,
         }
     }
 

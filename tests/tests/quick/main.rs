@@ -8,5 +8,6 @@ mod deploy;
 mod docs;
 mod fault_purity;
 mod language;
+mod packages;
 mod plain_english;
 mod schema_verdicts;

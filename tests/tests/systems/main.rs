@@ -1,6 +1,7 @@
 //! Tests with real software and with fleets of several hosts: nginx, Redis, PostgreSQL, etcd, HAProxy, the Chaos Toolkit. They need
 //! root and what `tests/run` installs.
 
+mod action;
 mod api_described;
 mod api_hostile;
 mod fleet_agents;

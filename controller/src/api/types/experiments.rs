@@ -72,6 +72,15 @@ pub struct StartRunRequest {
     /// Configuration values that override those of the document.
     #[serde(default)]
     pub variables: Map<String, Value>,
+    /// The name of a lock: of the runs that are started with it, one is open at a time. While another one is, the answer is 423. The default is
+    /// no lock.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(pattern = "^[A-Za-z0-9._/-]{1,64}$")]
+    pub lock: Option<String>,
+    /// How long the request waits for the lock before it is answered, in seconds, up to 20. The default is 0.
+    #[serde(default, rename = "lock-wait", skip_serializing_if = "is_zero")]
+    #[schema(maximum = 20)]
+    pub lock_wait: u8,
 }
 
 /// An experiment that the controller does not store, and how to run it.
@@ -94,6 +103,15 @@ pub struct InlineRunRequest {
         skip_serializing_if = "std::ops::Not::not"
     )]
     pub ignore_controls: bool,
+    /// The name of a lock: of the runs that are started with it, one is open at a time. While another one is, the answer is 423. The default is
+    /// no lock.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(pattern = "^[A-Za-z0-9._/-]{1,64}$")]
+    pub lock: Option<String>,
+    /// How long the request waits for the lock before it is answered, in seconds, up to 20. The default is 0.
+    #[serde(default, rename = "lock-wait", skip_serializing_if = "is_zero")]
+    #[schema(maximum = 20)]
+    pub lock_wait: u8,
 }
 
 /// A run that has started, or waits for an approval.
@@ -158,4 +176,8 @@ pub struct PauseRequest {
 pub struct ResumeScheduleResult {
     /// Whether the schedule was paused.
     pub was_paused: bool,
+}
+
+fn is_zero(number: &u8) -> bool {
+    *number == 0
 }

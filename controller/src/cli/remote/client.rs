@@ -45,6 +45,14 @@ pub(in crate::cli) struct ControllerOptions {
     token_file: Option<PathBuf>,
 }
 
+/// The answer to a request that may need a lock.
+pub(super) enum LockedAnswer<T> {
+    /// The lock was free, or none was needed.
+    Free(T),
+    /// Another run holds the lock; the failure of a command that does not wait.
+    Held(CommandFailure),
+}
+
 /// A client of one controller.
 #[derive(Debug, Clone)]
 pub(in crate::cli) struct Client {
@@ -176,6 +184,24 @@ impl Client {
         runtime()?.block_on(self.request("POST", path, Some(to_json(body)?)))
     }
 
+    /// Sends a POST request with a body and waits for the whole answer, which may be that a lock is held.
+    pub(super) fn post_with_lock<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        body: &impl Serialize,
+    ) -> Result<LockedAnswer<T>, CommandFailure> {
+        let body = to_json(body)?;
+        runtime()?.block_on(async {
+            let response = self.send("POST", path, Some(body), &[]).await?;
+            match response.status() {
+                StatusCode::LOCKED => Ok(LockedAnswer::Held(self.refused(response).await)),
+                _ => Ok(LockedAnswer::Free(
+                    self.read(self.accepted(response).await?).await?,
+                )),
+            }
+        })
+    }
+
     /// Sends a PUT request with a body and waits for the whole answer.
     pub(super) fn patch<T: DeserializeOwned>(
         &self,
@@ -224,6 +250,14 @@ impl Client {
         body: Option<String>,
     ) -> Result<T, CommandFailure> {
         let response = self.open(method, path, body, &[]).await?;
+        self.read(response).await
+    }
+
+    /// Reads a whole answer. One without content is read as `null`.
+    async fn read<T: DeserializeOwned>(
+        &self,
+        response: Response<Incoming>,
+    ) -> Result<T, CommandFailure> {
         let whole = response.into_body().collect().await;
         let bytes = whole.map_err(|error| self.unreachable(&error))?.to_bytes();
         let json = match bytes.is_empty() {
@@ -240,6 +274,39 @@ impl Client {
 
     /// Sends a request and returns the answer as soon as it begins. A problem is a failure.
     pub(super) async fn open(
+        &self,
+        method: &str,
+        path: &str,
+        body: Option<String>,
+        headers: &[(&str, String)],
+    ) -> Result<Response<Incoming>, CommandFailure> {
+        let response = self.send(method, path, body, headers).await?;
+        self.accepted(response).await
+    }
+
+    /// The answer, unless it is a problem.
+    async fn accepted(
+        &self,
+        response: Response<Incoming>,
+    ) -> Result<Response<Incoming>, CommandFailure> {
+        let status = response.status();
+        match status.is_client_error() || status.is_server_error() {
+            true => Err(self.refused(response).await),
+            false => Ok(response),
+        }
+    }
+
+    /// The problem that an answer describes.
+    async fn refused(&self, response: Response<Incoming>) -> CommandFailure {
+        let status = response.status();
+        match response.into_body().collect().await {
+            Ok(body) => problem(status, &body.to_bytes()),
+            Err(error) => self.unreachable(&error),
+        }
+    }
+
+    /// Sends a request and returns the answer as soon as it begins, whatever it is.
+    async fn send(
         &self,
         method: &str,
         path: &str,
@@ -273,17 +340,10 @@ impl Client {
         let request = request
             .body(Full::new(Bytes::from(body.unwrap_or_default())))
             .map_err(|error| CommandFailure::invalid(error.to_string()))?;
-        let response = sender
+        sender
             .send_request(request)
             .await
-            .map_err(|error| self.unreachable(&error))?;
-        let status = response.status();
-        if status.is_client_error() || status.is_server_error() {
-            let body = response.into_body().collect().await;
-            let body = body.map_err(|error| self.unreachable(&error))?.to_bytes();
-            return Err(problem(status, &body));
-        }
-        Ok(response)
+            .map_err(|error| self.unreachable(&error))
     }
 
     async fn connect(&self) -> Result<tokio_rustls::client::TlsStream<TcpStream>, CommandFailure> {
@@ -353,7 +413,10 @@ fn problem(status: StatusCode, body: &[u8]) -> CommandFailure {
         return CommandFailure::invalid(format!("the controller answered {status}"));
     };
     // What a rule refuses was not started.
-    let is_refused = matches!(status, StatusCode::CONFLICT | StatusCode::FORBIDDEN);
+    let is_refused = matches!(
+        status,
+        StatusCode::CONFLICT | StatusCode::FORBIDDEN | StatusCode::LOCKED
+    );
     let problem = escaped(&problem).unwrap_or(problem);
     let mut message = problem.detail.clone();
     if is_refused {

@@ -4,7 +4,8 @@ use super::super::experiment_source::{self, Variables};
 use super::super::output::shown_path;
 use super::super::{CommandFailure, EXIT_INVALID, print_stderr};
 use super::ControllerOptions;
-use super::client::Client;
+use super::client::{Client, LockedAnswer};
+use super::lock_options::RequestedLock;
 use backburn::api::types::{InlineRunRequest, StartRunRequest};
 use backburn_experiments::terminal_text::escape;
 use serde::de::DeserializeOwned;
@@ -12,6 +13,7 @@ use serde_json::{Map, Value};
 use std::path::Path;
 
 /// An experiment for a run on a fleet.
+#[derive(Clone)]
 pub(in crate::cli) enum RemoteExperiment {
     /// An experiment that the controller stores, by its name.
     Stored(String),
@@ -63,14 +65,15 @@ impl RemoteExperiment {
         Ok(RemoteExperiment::Inline(text))
     }
 
-    /// Asks the controller to run the experiment.
+    /// Asks the controller to run the experiment, with this lock if one is given.
     pub(super) fn run<T: DeserializeOwned>(
         &self,
         client: &Client,
         seed: Option<u64>,
         variables: Map<String, Value>,
-    ) -> Result<T, CommandFailure> {
-        self.send(client, seed, variables, "runs", "/api/v1/runs")
+        lock: Option<RequestedLock<'_>>,
+    ) -> Result<LockedAnswer<T>, CommandFailure> {
+        self.send(client, seed, variables, lock, ("runs", "/api/v1/runs"))
     }
 
     /// Asks the controller what a run of the experiment would affect.
@@ -80,7 +83,10 @@ impl RemoteExperiment {
         seed: Option<u64>,
         variables: Map<String, Value>,
     ) -> Result<T, CommandFailure> {
-        self.send(client, seed, variables, "plan", "/api/v1/plans")
+        match self.send(client, seed, variables, None, ("plan", "/api/v1/plans"))? {
+            LockedAnswer::Free(plan) => Ok(plan),
+            LockedAnswer::Held(failure) => Err(failure),
+        }
     }
 
     fn send<T: DeserializeOwned>(
@@ -88,9 +94,11 @@ impl RemoteExperiment {
         client: &Client,
         seed: Option<u64>,
         variables: Map<String, Value>,
-        stored_operation: &str,
-        inline_path: &str,
-    ) -> Result<T, CommandFailure> {
+        lock: Option<RequestedLock<'_>>,
+        (stored_operation, inline_path): (&str, &str),
+    ) -> Result<LockedAnswer<T>, CommandFailure> {
+        let lock_wait = lock.map_or(0, |lock| lock.wait_seconds);
+        let lock = lock.map(|lock| lock.name.to_owned());
         match self {
             RemoteExperiment::Stored(name) => {
                 let path = format!("/api/v1/experiments/{name}/{stored_operation}");
@@ -99,14 +107,18 @@ impl RemoteExperiment {
                     version,
                     seed,
                     variables,
+                    lock,
+                    lock_wait,
                 };
-                client.post(&path, &request).map_err(|mut failure| {
-                    // What a rule refused is stored, and was meant.
-                    if failure.code == EXIT_INVALID {
-                        failure.message.push_str(&hint_at_file(name));
-                    }
-                    failure
-                })
+                client
+                    .post_with_lock(&path, &request)
+                    .map_err(|mut failure| {
+                        // What a rule refused is stored, and was meant.
+                        if failure.code == EXIT_INVALID {
+                            failure.message.push_str(&hint_at_file(name));
+                        }
+                        failure
+                    })
             }
             RemoteExperiment::Inline(text) => {
                 let request = InlineRunRequest {
@@ -115,8 +127,10 @@ impl RemoteExperiment {
                     variables,
                     // They are removed already, so that the note names their JSON paths in the file.
                     ignore_controls: false,
+                    lock,
+                    lock_wait,
                 };
-                client.post(inline_path, &request)
+                client.post_with_lock(inline_path, &request)
             }
         }
     }

@@ -10,6 +10,7 @@ pub(super) mod experiments;
 mod follow;
 pub(super) mod game_days;
 pub(super) mod halt;
+mod lock_options;
 pub(super) mod login;
 mod note_lines;
 pub(super) mod notes;
@@ -20,3 +21,4 @@ pub(super) mod tokens;
 
 pub(super) use client::ControllerOptions;
 pub(super) use experiment_ref::RemoteExperiment;
+pub(super) use lock_options::LockOptions;

@@ -1,19 +1,21 @@
 //! Runs on a fleet: planning, starting, following, stopping, listing and approving them.
 
 use super::super::progress::{OutputStyle, ProgressThread};
+use super::super::run::CompletedRun;
 use super::super::signals::{self, RunSignal, RunSignals};
 use super::super::table::{print_table, to_the_second};
 use super::super::{CommandFailure, print, print_json, print_json_line, print_stderr, runtime};
 use super::super::{default_state, report};
 use super::client::{Client, to_json};
 use super::follow::follow;
+use super::lock_options::RequestedLock;
 use super::run_view;
-use super::{ControllerOptions, RemoteExperiment};
+use super::{ControllerOptions, LockOptions, RemoteExperiment};
 use backburn::api::types::{
     ApprovalInfo, RunInfo, RunPlan, StartRunResult, StopRequest, StopResult,
 };
 use backburn::runner::FinishedRun;
-use backburn_experiments::journal::{JournalEntry, Run, Verdict, WAITING_FOR_APPROVAL, verdict};
+use backburn_experiments::journal::{Run, Verdict, WAITING_FOR_APPROVAL, verdict};
 use backburn_experiments::probes::address::percent_encoded;
 use clap::Args;
 use serde_json::{Map, Value, json};
@@ -26,30 +28,26 @@ pub(in crate::cli) struct RemoteRunOptions {
     pub(in crate::cli) variables: Map<String, Value>,
     /// Whether to wait for the end of the run.
     pub(in crate::cli) wait: bool,
-    pub(in crate::cli) json: bool,
+    pub(in crate::cli) style: OutputStyle,
+    pub(in crate::cli) lock: LockOptions,
 }
 
-/// A run that was followed to its end.
-pub(in crate::cli) struct FollowedRun {
-    pub(in crate::cli) title: String,
-    pub(in crate::cli) finished: FinishedRun,
-    pub(in crate::cli) entries: Vec<JournalEntry>,
-}
-
-/// Starts a run and, if wanted, follows it to its end. Returns the exit code, which is the run's if it was followed.
+/// Starts a run and, if wanted, follows it to its end. Returns the exit code, which is the run's if it was followed. The caller shows the result.
 pub(in crate::cli) fn run(
     controller: &ControllerOptions,
     options: RemoteRunOptions,
-) -> Result<(u8, Option<FollowedRun>), CommandFailure> {
+) -> Result<(u8, Option<CompletedRun>), CommandFailure> {
     let client = controller.client()?;
-    let started: StartRunResult =
-        options
-            .experiment
-            .run(&client, options.seed, options.variables)?;
+    let json = options.style == OutputStyle::Json;
+    let start = |lock: Option<RequestedLock<'_>>| {
+        let experiment = &options.experiment;
+        experiment.run(&client, options.seed, options.variables.clone(), lock)
+    };
+    let started: StartRunResult = options.lock.start(start)?;
     if let Some(waiting) = &started.approval {
         if !options.wait {
             print_stderr(&waiting_message(waiting));
-            match options.json {
+            match json {
                 true => print_json_line(&started),
                 false => print(&format!("{}\n", waiting.id)),
             }
@@ -67,12 +65,12 @@ pub(in crate::cli) fn run(
         print(&format!("{run}\n"));
         return Ok((0, None));
     }
-    if !is_waiting {
+    if !is_waiting && options.style != OutputStyle::Quiet {
         print_stderr(&format!(
             "run {run} has started on the fleet; Ctrl-C stops it, and its faults are reverted first\n"
         ));
     }
-    let followed = watch(&client, &run, options.json, OnInterrupt::Stop)?;
+    let followed = watch(&client, &run, options.style, OnInterrupt::Stop)?;
     Ok(match followed {
         Some(followed) => (followed.finished.verdict.exit_code, Some(followed)),
         None => (EXIT_INTERRUPTED, None),
@@ -100,17 +98,13 @@ enum OnInterrupt {
 /// The exit code of a command that Ctrl-C detached from a run: 128 + SIGINT, as shells report it. No outcome has it.
 const EXIT_INTERRUPTED: u8 = 130;
 
-/// Follows a run to its end and shows it like a local run. None if Ctrl-C detached from the run before its end.
+/// Follows a run to its end and shows its progress like that of a local run. None if Ctrl-C detached from the run before its end.
 fn watch(
     client: &Client,
     run: &str,
-    as_json: bool,
+    style: OutputStyle,
     on_interrupt: OnInterrupt,
-) -> Result<Option<FollowedRun>, CommandFailure> {
-    let style = match as_json {
-        true => OutputStyle::Json,
-        false => OutputStyle::for_people(),
-    };
+) -> Result<Option<CompletedRun>, CommandFailure> {
     let progress = ProgressThread::start(style);
     let mut watcher = progress.watcher();
     let mut warn = progress.warner();
@@ -162,16 +156,25 @@ fn watch(
         verdict,
         illegal: None,
     };
-    if as_json {
-        print_json_line(&json!({"verdict": finished.verdict, "run": run}));
-    } else {
-        print(&report::format_report(&title, &finished, None));
-    }
-    Ok(Some(FollowedRun {
+    Ok(Some(CompletedRun {
         title,
         finished,
         entries,
+        journal: None,
     }))
+}
+
+/// Shows the result of a run on the fleet.
+pub(in crate::cli) fn print_result(completed: &CompletedRun, as_json: bool) {
+    let CompletedRun {
+        title, finished, ..
+    } = completed;
+    match as_json {
+        true => {
+            print_json_line(&json!({"verdict": finished.verdict, "run": finished.run.id}));
+        }
+        false => print(&report::format_report(title, finished, None)),
+    }
 }
 
 /// Asks the controller what a run would affect on its fleet now.
@@ -264,7 +267,14 @@ pub(in crate::cli) fn runs(command: &RunsCommand) -> Result<u8, CommandFailure> 
     if let Some(run) = &command.run {
         let run = run_view::resolve(&client, run)?;
         if command.follow {
-            let followed = watch(&client, &run, command.json, OnInterrupt::Detach)?;
+            let style = match command.json {
+                true => OutputStyle::Json,
+                false => OutputStyle::for_people(),
+            };
+            let followed = watch(&client, &run, style, OnInterrupt::Detach)?;
+            if let Some(completed) = &followed {
+                print_result(completed, command.json);
+            }
             let code = followed.map(|followed| followed.finished.verdict.exit_code);
             return Ok(code.unwrap_or(EXIT_INTERRUPTED));
         }

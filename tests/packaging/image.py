@@ -1,0 +1,122 @@
+"""Assembles an image for `docker load` and `podman load` from the files of a package, without an engine.
+
+usage: image.py PACKAGE STAGE VERSION OUT
+
+The image has the program, the C library that it is linked with, and the certificates of public authorities; no shell. The same files give the same
+bytes. It is in Docker's format, since a health check has no place in OCI's.
+"""
+
+import gzip
+import hashlib
+import io
+import json
+import os
+import pathlib
+import re
+import subprocess
+import sys
+import tarfile
+
+MOMENT = int(os.environ.get("SOURCE_DATE_EPOCH", "0"))
+CERTIFICATES = pathlib.Path("/etc/ssl/certs/ca-certificates.crt")
+
+CONFIGS = {
+    "backburn": {
+        "User": "65532:65532",
+        "Entrypoint": ["/usr/bin/backburn"],
+        "Cmd": ["controller", "--data", "/data", "--listen", "0.0.0.0:7420"],
+        "Env": ["PATH=/usr/bin", "HOME=/data"],
+        "ExposedPorts": {"7420/tcp": {}},
+        "Volumes": {"/data": {}},
+        "WorkingDir": "/data",
+        "StopSignal": "SIGTERM",
+        # It answers without a token: whether the program runs at all.
+        "Healthcheck": {"Test": ["CMD", "/usr/bin/backburn", "--version"], "Interval": 30_000_000_000, "Timeout": 5_000_000_000},
+    },
+    # The agent harms hosts, so it is root; what it may do is up to whoever starts it.
+    "backburn-agent": {
+        "User": "0:0",
+        "Entrypoint": ["/usr/bin/backburn-agent"],
+        "Cmd": ["connect", "--state", "/state"],
+        "Env": ["PATH=/usr/bin"],
+        "Volumes": {"/state": {}},
+        "StopSignal": "SIGTERM",
+    },
+}
+
+
+def libraries(program):
+    """The shared libraries of a program, and those that name look-ups load later: their names, and their files on this host."""
+    listed = subprocess.run(["ldd", program], check=True, stdout=subprocess.PIPE, text=True).stdout
+    found = dict(re.findall(r"(\S+) => (/\S+)", listed))
+    loader = re.search(r"(/\S*ld-linux\S*)", listed)
+    files = {f"/lib/x86_64-linux-gnu/{name}": path for name, path in found.items()}
+    files[loader.group(1)] = loader.group(1)
+    for name in ("libnss_dns.so.2", "libnss_files.so.2", "libresolv.so.2"):
+        path = pathlib.Path(found["libc.so.6"]).with_name(name)
+        if path.exists():
+            files[f"/lib/x86_64-linux-gnu/{name}"] = str(path)
+    return files
+
+
+def entry(name, mode, kind=tarfile.REGTYPE, owner=0):
+    info = tarfile.TarInfo(name.lstrip("/"))
+    info.mode, info.mtime, info.type, info.uid, info.gid = mode, MOMENT, kind, owner, owner
+    return info
+
+
+def layer(package, stage):
+    program = stage / "usr/bin" / package
+    contents = {f"/usr/bin/{package}": (program.read_bytes(), 0o755)}
+    for name, path in libraries(program).items():
+        contents[name] = (pathlib.Path(path).resolve().read_bytes(), 0o755)
+    for path in sorted((stage / "usr/share/doc" / package).glob("*LICEN*")):
+        contents[f"/usr/share/doc/{package}/{path.name}"] = (path.read_bytes(), 0o644)
+    if CERTIFICATES.exists():
+        contents[str(CERTIFICATES)] = (CERTIFICATES.read_bytes(), 0o644)
+    contents["/etc/passwd"] = (b"root:x:0:0::/:/\nbackburn:x:65532:65532::/data:/\n", 0o644)
+    contents["/etc/nsswitch.conf"] = (b"hosts: files dns\n", 0o644)
+    folders = {str(parent) for name in contents for parent in pathlib.PurePosixPath(name).parents} - {"/"}
+    raw = io.BytesIO()
+    with tarfile.open(fileobj=raw, mode="w", format=tarfile.USTAR_FORMAT) as tar:
+        for folder in sorted(folders):
+            tar.addfile(entry(folder, 0o755, tarfile.DIRTYPE))
+        tar.addfile(entry("/tmp", 0o1777, tarfile.DIRTYPE))
+        tar.addfile(entry("/data" if package == "backburn" else "/state", 0o700, tarfile.DIRTYPE, 65532 if package == "backburn" else 0))
+        for name, (content, mode) in sorted(contents.items()):
+            info = entry(name, mode)
+            info.size = len(content)
+            tar.addfile(info, io.BytesIO(content))
+    return raw.getvalue()
+
+
+def main():
+    package, stage, version, out = sys.argv[1], pathlib.Path(sys.argv[2]), sys.argv[3], pathlib.Path(sys.argv[4])
+    content = layer(package, stage)
+    digest = hashlib.sha256(content).hexdigest()
+    import datetime
+
+    created = datetime.datetime.fromtimestamp(MOMENT, datetime.timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
+    config = json.dumps(
+        {
+            "architecture": "amd64",
+            "os": "linux",
+            "created": created,
+            "config": CONFIGS[package] | {"Labels": {"org.opencontainers.image.version": version, "org.opencontainers.image.licenses": "Apache-2.0"}},
+            "rootfs": {"type": "layers", "diff_ids": [f"sha256:{digest}"]},
+            "history": [{"created": created, "created_by": "tests/release"}],
+        },
+        sort_keys=True,
+    ).encode()
+    config_name = hashlib.sha256(config).hexdigest() + ".json"
+    manifest = json.dumps([{"Config": config_name, "RepoTags": [f"localhost/{package}:{version}"], "Layers": [f"{digest}.tar"]}]).encode()
+    raw = io.BytesIO()
+    with tarfile.open(fileobj=raw, mode="w", format=tarfile.USTAR_FORMAT) as tar:
+        for name, part in (("manifest.json", manifest), (config_name, config), (f"{digest}.tar", content)):
+            info = entry(name, 0o644)
+            info.size = len(part)
+            tar.addfile(info, io.BytesIO(part))
+    out.write_bytes(gzip.compress(raw.getvalue(), 9, mtime=0))
+
+
+main()
