@@ -30,6 +30,7 @@ pub mod netlink;
 pub mod network;
 pub mod packet_filter;
 pub mod plan;
+pub mod plugins;
 pub mod policy;
 mod precise_timer;
 pub mod probes;

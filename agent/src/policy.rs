@@ -2,6 +2,7 @@
 //! experiment or a person at the command line asks for is checked against it.
 
 use crate::packet_filter::Port;
+use crate::plugins::AllowedPlugin;
 use crate::processes::Protection;
 use backburn_experiments::destination::{Destination, DestinationRules};
 use backburn_experiments::problem::nearest;
@@ -33,6 +34,9 @@ pub struct HostPolicy {
     /// as well: `{"program": "/usr/lib/postgresql/15/bin/pg_isready", "arguments": ["-p", "5432"]}`. Default: none.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub allow_programs: Vec<AllowedProgram>,
+    /// The plug-ins that are faults of this host, each by its name and the hash of its file. Default: none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub plugins: Vec<AllowedPlugin>,
     /// The environment of these programs: `PATH`, and what stands here.
     #[serde(default)]
     pub program_environment: ProgramEnvironment,
@@ -171,6 +175,7 @@ impl HostPolicy {
         });
         let unknown = named
             .filter(|(_, name)| crate::faults::find(name).is_none())
+            .filter(|(_, name)| self.plugins.iter().all(|plugin| plugin.name != **name))
             .map(|(at, name)| {
                 let known = crate::faults::FAULTS.iter().map(|fault| fault.name);
                 let problem = Problem::new(at, format!("there is no fault `{name}`"));
@@ -182,8 +187,28 @@ impl HostPolicy {
         let programs = self.allow_programs.iter().enumerate();
         let relative = programs
             .filter_map(|(index, program)| program.problem(&format!("$.allow-programs[{index}]")));
+        let plugins = self.plugins.iter().enumerate();
+        let plugins =
+            plugins.flat_map(|(index, plugin)| plugin.problems(&format!("$.plugins[{index}]")));
+        let repeated = self
+            .plugins
+            .iter()
+            .enumerate()
+            .filter_map(|(index, plugin)| {
+                let first = self
+                    .plugins
+                    .iter()
+                    .position(|other| other.name == plugin.name);
+                (first != Some(index)).then(|| {
+                    let what = format!("there are two plug-ins `{}`", plugin.name);
+                    Problem::new(format!("$.plugins[{index}].name"), what)
+                        .hint("remove one of them")
+                })
+            });
         unknown
             .chain(relative)
+            .chain(plugins)
+            .chain(repeated)
             .chain(self.program_environment.problems("$.program-environment"))
             .chain(self.protect.problems("$.protect"))
             .collect()
@@ -231,6 +256,29 @@ impl HostPolicy {
         })
     }
 
+    /// Whether a fault may be injected on this host at all.
+    ///
+    /// # Errors
+    /// The policy does not allow it: the refusal names the rule.
+    pub fn permits_fault(&self, fault: &str) -> Result<(), Refusal> {
+        let allowed = self
+            .allow_faults
+            .as_ref()
+            .is_none_or(|only| only.iter().any(|name| name == fault));
+        let denied = self.deny_faults.iter().any(|name| name == fault);
+        if allowed && !denied {
+            return Ok(());
+        }
+        Err(refusal(
+            if allowed {
+                "deny-faults"
+            } else {
+                "allow-faults"
+            },
+            format!("the policy of this host does not allow `{fault}`"),
+        ))
+    }
+
     /// Whether a plan may be carried out on this host. `acting` is the number of faults that act already.
     ///
     /// # Errors
@@ -241,21 +289,7 @@ impl HostPolicy {
         plan: &PlanView,
         acting: usize,
     ) -> Result<(), Refusal> {
-        let fault = &request.fault;
-        let allowed = self
-            .allow_faults
-            .as_ref()
-            .is_none_or(|only| only.contains(fault));
-        if !allowed || self.deny_faults.contains(fault) {
-            return Err(refusal(
-                if allowed {
-                    "deny-faults"
-                } else {
-                    "allow-faults"
-                },
-                format!("the policy of this host does not allow `{fault}`"),
-            ));
-        }
+        self.permits_fault(&request.fault)?;
         if let (Some(longest), Some(wanted)) = (self.max_duration, request.duration)
             && wanted > longest
         {

@@ -15,6 +15,7 @@ use crate::ledger::{Ledger, LedgerCopy, Owner, boot_id};
 use crate::local_abort_rules::LocalAbortRules;
 use crate::metrics::Metrics;
 use crate::packet_filter::ControlConnection;
+use crate::plugins::PluginRegistry;
 use crate::policy::HostPolicy;
 use crate::processes::ProcessId;
 use backburn_experiments::HumanDuration;
@@ -94,6 +95,12 @@ pub fn run(
     let (recovered, _) = heartbeat
         .beat_during(rustix::stdio::stdout(), recover)
         .map_err(|_| "what dead agents owe could not be reverted: a thread failed")?;
+    let (plugin_host, plugin_state, plugin_policy) =
+        (host.for_thread(), config.state.clone(), policy.clone());
+    let load = move || PluginRegistry::load(&plugin_host, &plugin_state, &plugin_policy);
+    let plugins = heartbeat
+        .beat_during(rustix::stdio::stdout(), load)
+        .map_err(|_| "the plug-ins could not be loaded: a thread failed")?;
     let link = ControlConnection::of(rustix::stdio::stdin()).or(config.spare);
     let guardian = owner.guardian;
     crate::user_signals::ignore()?;
@@ -110,14 +117,14 @@ pub fn run(
     mask.thread_block()?;
     let signals = SignalFd::with_flags(&mask, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC)?;
     let state = config.state.clone();
-    let engine = Engine::start(host, ledger, state, policy, owner, link)?;
+    let engine = Engine::start(host, ledger, state, (policy, plugins), owner, link)?;
     let hello = Hello {
         agent: config.name.clone(),
         version: env!("CARGO_PKG_VERSION").into(),
         labels: config.labels.clone(),
-        faults: crate::faults::FAULTS
-            .iter()
-            .map(|fault| fault.name.to_owned())
+        faults: (crate::faults::FAULTS.iter().map(|fault| fault.name))
+            .chain((engine.plugins().usable()).map(|plugin| plugin.declaration.name.as_str()))
+            .map(str::to_owned)
             .collect(),
         recovered,
         owed: engine.owed(),

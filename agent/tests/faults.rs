@@ -34,6 +34,7 @@ fn plan(
         protected_paths: &ProtectedPaths::default(),
         control_connection: None,
         injection: "trial",
+        first_mark: 0,
         held,
         duration: Some(HumanDuration::seconds(10)),
         seed: 1,

@@ -29,6 +29,7 @@ fn plan(fault: &str, arguments: Value, alter: impl FnOnce(&mut MadeHost)) -> Res
         protected_paths: &ProtectedPaths::default(),
         control_connection: None,
         injection: "trial",
+        first_mark: 0,
         held: &[],
         duration: Some("10s".parse().unwrap()),
         seed: 1,

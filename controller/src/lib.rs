@@ -11,6 +11,7 @@ pub mod listener;
 pub mod oidc;
 pub mod pki;
 pub mod providers;
+pub mod report;
 pub mod request_id;
 pub mod runner;
 pub mod server;

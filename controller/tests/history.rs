@@ -382,3 +382,76 @@ fn help_of_each_command_is_that_of_its_flag() {
     let wrong = said(folder.path(), &["help", "rnu"]);
     assert_eq!((wrong.code, wrong.out.as_str()), (2, ""));
 }
+
+#[test]
+fn report_of_a_local_run_verifies_until_somebody_changes_it() {
+    let folder = folder();
+    let folder = folder.path();
+    let ask = |words: &[&str]| said(folder, words);
+    for _ in 0..2 {
+        assert_eq!(ask(&["run", "held.json"]).code, 0);
+    }
+    let journals = std::fs::read_dir(folder.join("state/runs")).unwrap();
+    let mut journals: Vec<_> = journals.map(|entry| entry.unwrap().path()).collect();
+    journals.sort();
+    let id = |index: usize| journals[index].file_stem().unwrap().to_str().unwrap();
+    for (flag, file) in [
+        ("--html", "a.html"),
+        ("--markdown", "a.md"),
+        ("--json", "a.json"),
+    ] {
+        let written = ask(&["report", id(1), flag, "-o", file]);
+        assert_eq!(written.code, 0, "{written:?}");
+        let text = std::fs::read_to_string(folder.join(file)).unwrap();
+        // It is compared with the other run of the same title.
+        assert!(text.contains(id(0)), "{text}");
+        assert_eq!(ask(&["report", id(1), flag]).out, text);
+        let verified = ask(&["report", "--verify", file]);
+        assert_eq!(verified.code, 0, "{verified:?}");
+        std::fs::write(
+            folder.join(file),
+            text.replacen("All is well", "All was well", 1),
+        )
+        .unwrap();
+        let verified = ask(&["report", "--verify", file]);
+        assert_eq!(verified.code, 1, "{verified:?}");
+        std::fs::write(folder.join(file), text).unwrap();
+    }
+    // A journal that was changed afterwards is noticed, too.
+    let text = std::fs::read_to_string(&journals[1]).unwrap();
+    std::fs::write(&journals[1], text.replacen("\"within\"", "\"within\" ", 1)).unwrap();
+    let verified = ask(&["report", "--verify", "a.html"]);
+    assert_eq!(verified.code, 1);
+    assert!(verified.err.contains("SHA-256"), "{verified:?}");
+    std::fs::write(folder.join("a.html"), "<!doctype html>").unwrap();
+    assert_eq!(ask(&["report", "--verify", "a.html"]).code, 2);
+    assert_eq!(ask(&["report", "none"]).code, 2);
+}
+
+#[test]
+fn run_compared_with_the_last_that_held_shows_both() {
+    let folder = folder();
+    let ask = |words: &[&str]| said(folder.path(), words);
+    let none = ask(&["run", "held.json", "--compare-with", "last-held"]);
+    assert_eq!(none.code, 2, "{none:?}");
+    assert!(
+        none.err.contains("has held") && none.err.contains("hint:"),
+        "{none:?}"
+    );
+    assert_eq!(ask(&["run", "held.json"]).code, 0);
+    let first = only_run(folder.path());
+    let second = ask(&["run", "held.json", "--compare-with", "last-held"]);
+    assert_eq!(second.code, 0, "{second:?}");
+    for line in [
+        format!("compared with run {first}"),
+        "outcome: held, as before".into(),
+    ] {
+        assert!(second.out.contains(&line), "{second:?}");
+    }
+    let other = ask(&["run", "deviated.json", "--compare-with", &first]);
+    assert_eq!(other.code, 1, "{other:?}");
+    assert!(
+        other.out.contains("outcome: held before, now deviated"),
+        "{other:?}"
+    );
+}

@@ -4,7 +4,7 @@
 use crate::crash_strike::Strike;
 use crate::crash_world::World;
 use crate::freezer::Freezer;
-use crate::{processes, programs};
+use crate::{crash_plugins, processes, programs};
 use backburn_experiments::HumanDuration;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -71,16 +71,33 @@ pub struct Place {
 
 impl Default for Place {
     fn default() -> Self {
-        Place {
-            folder: tempfile::tempdir().expect("a temporary folder can be made"),
-        }
+        let folder = tempfile::tempdir().expect("a temporary folder can be made");
+        crash_plugins::install("", folder.path());
+        Place { folder }
     }
 }
 
 impl Place {
+    /// One whose policy allows the plug-in of this case, where that has one.
+    ///
+    /// # Panics
+    /// The plug-in can't be written.
+    pub fn of(case: &Case) -> Self {
+        let place = Place::default();
+        crash_plugins::install(case.fault, place.folder.path());
+        place
+    }
+
     /// The state folder.
     pub fn state(&self) -> PathBuf {
         self.folder.path().join("state")
+    }
+
+    /// The policy of its host.
+    fn policy(&self) -> PathBuf {
+        let path = self.folder.path().join(crash_plugins::POLICY);
+        assert!(path.exists(), "it is written when the place is made");
+        path
     }
 
     fn log(&self) -> PathBuf {
@@ -119,6 +136,7 @@ impl Place {
             .arg(self.state())
             .args(&words[1..])
             .env("BACKBURN_EFFECTS", self.log())
+            .env("BACKBURN_POLICY", self.policy())
             .env_remove("BACKBURN_FAILPOINT")
             .stdin(Stdio::null())
             .stdout(Stdio::null())
@@ -180,7 +198,7 @@ fn wait_until_ended(child: &mut Child, until: Instant) -> Option<ExitStatus> {
 /// One trial: a fresh world, one strike, and the look afterwards. Where the strike says so, an agent is started again.
 pub fn trial(case: &Case, strike: &Strike) -> Trial {
     let world = World::new();
-    let place = Place::default();
+    let place = Place::of(case);
     let before = world.fingerprint(case.victims_survive);
     let freezer = match strike {
         Strike::Freeze { version, .. } => Some(Freezer::new(*version)),
@@ -328,7 +346,7 @@ fn whole_without_controller(
 /// as well; then an agent is started again.
 pub fn trial_of_the_rescue(case: &Case, strike: &Strike, by_hand: bool) -> Trial {
     let world = World::new();
-    let place = Place::default();
+    let place = Place::of(case);
     let before = world.fingerprint(case.victims_survive);
     let failpoint = strike.failpoint().expect("a rescue is struck at an effect");
     let first = if by_hand {

@@ -114,6 +114,11 @@ impl World {
         self.replaceable.path().join("file")
     }
 
+    /// A path beside the folder, at which nothing is.
+    pub fn marker(&self) -> std::path::PathBuf {
+        self.files.path().with_extension("marker")
+    }
+
     /// All of it that a fault could change, a line a thing.
     pub fn fingerprint(&self, with_victims: bool) -> String {
         let mut lines = Vec::new();
@@ -134,6 +139,8 @@ impl World {
         }
         lines.extend(names(self.replaceable.path()));
         lines.push(file(&self.file()));
+        // What a plug-in of a trial makes, see `crash_plugins`.
+        lines.push(format!("marker {}", self.marker().exists()));
         let space =
             nix::sys::statvfs::statvfs(self.files.path()).expect("its file system is there");
         lines.push(format!("free {}", space.blocks_available()));

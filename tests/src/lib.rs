@@ -8,6 +8,7 @@ pub mod container;
 pub mod controller;
 pub mod crash;
 pub mod crash_cases;
+pub mod crash_plugins;
 pub mod crash_random;
 pub mod crash_slots;
 pub mod crash_strike;

@@ -6,6 +6,7 @@
 
 mod file_limit;
 mod kill;
+mod plugin_change;
 mod process_helper;
 mod replace_file;
 mod stop;
@@ -14,6 +15,7 @@ mod unreadable;
 pub(crate) use file_limit::check_limitable;
 pub use file_limit::{FileLimit, LimitedProcess};
 pub use kill::Kill;
+pub use plugin_change::PluginChange;
 pub use process_helper::ProcessHelper;
 pub use replace_file::{FilePatch, OriginalFile, ReplaceFile};
 pub use stop::Stop;
@@ -50,6 +52,9 @@ pub enum Change {
     Helper(ProcessHelper),
     /// A file is replaced by an edited copy.
     Replace(ReplaceFile),
+    /// A plug-in changes something.
+    #[serde(rename = "plug-in")]
+    Plugin(Box<PluginChange>),
     /// What none of the above can read.
     #[serde(untagged)]
     Unreadable(UnreadableChange),
@@ -96,6 +101,7 @@ impl Change {
             Change::FileLimit(change) => change,
             Change::Helper(change) => change,
             Change::Replace(change) => change,
+            Change::Plugin(change) => &**change,
             Change::Unreadable(change) => change,
         }
     }

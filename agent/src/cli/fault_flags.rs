@@ -3,6 +3,8 @@
 
 use super::CommandError;
 use crate::faults::{FAULTS, Fault};
+use crate::plugins::AllowedPlugin;
+use backburn_experiments::problem::nearest;
 use backburn_experiments::wire::{InjectionRequest, Refusal};
 use backburn_experiments::{HumanDuration, Problem, json, schema};
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
@@ -25,6 +27,8 @@ struct Flag {
 pub(super) fn per_fault(command: Command, with_flags: fn(Command) -> Command) -> Command {
     let named = command
         .subcommand_required(true)
+        // The name of a plug-in, which only the policy knows.
+        .allow_external_subcommands(true)
         .subcommand_value_name("FAULT")
         .subcommand_help_heading("Faults");
     FAULTS.iter().fold(named, |command, fault| {
@@ -50,22 +54,37 @@ fn with_flags(command: Command) -> Command {
     let Some(fault) = crate::faults::find(command.get_name()) else {
         return command;
     };
+    let command = common_flags(command, &(fault.example)(), fault.one_shot);
+    command.args(flags(fault).into_iter().map(|flag| {
+        let text = flag
+            .schema
+            .get("description")
+            .and_then(Value::as_str)
+            .unwrap_or_default();
+        // Its lines end where the source's do; clap wraps for the terminal's width.
+        Arg::new(flag.name.clone())
+            .help(text.replace('\n', " "))
+            .long(flag.name)
+            .value_name("VALUE")
+            .help_heading("Arguments")
+    }))
+}
+
+/// The flags that every fault has.
+fn common_flags(command: Command, example: &Value, one_shot: bool) -> Command {
     let mut command = command
         .arg(
             Arg::new("arguments")
                 .long("arguments")
                 .value_name("JSON")
-                .help(format!(
-                    "All arguments as JSON, for example '{}'",
-                    (fault.example)()
-                )),
+                .help(format!("All arguments as JSON, for example '{example}'")),
         )
         .arg(
             Arg::new("duration")
                 .long("duration")
                 .value_name("DURATION")
                 .value_parser(value_parser!(HumanDuration))
-                .help(if fault.one_shot {
+                .help(if one_shot {
                     "For how long to repeat the fault, with --every"
                 } else {
                     "How long the fault lasts"
@@ -90,7 +109,7 @@ fn with_flags(command: Command) -> Command {
                 .action(ArgAction::SetTrue)
                 .help("Print JSON"),
         );
-    if fault.one_shot {
+    if one_shot {
         command = command.arg(
             Arg::new("every")
                 .long("every")
@@ -99,39 +118,22 @@ fn with_flags(command: Command) -> Command {
                 .help("Repeat the fault at this interval"),
         );
     }
-    command.args(flags(fault).into_iter().map(|flag| {
-        let text = flag
-            .schema
-            .get("description")
-            .and_then(Value::as_str)
-            .unwrap_or_default();
-        // Its lines end where the source's do; clap wraps for the terminal's width.
-        Arg::new(flag.name.clone())
-            .help(text.replace('\n', " "))
-            .long(flag.name)
-            .value_name("VALUE")
-            .help_heading("Arguments")
-    }))
+    command
 }
 
 /// Reads the requested injection. `assumed` is the duration of a plan if none is given; an injection needs its own.
 pub(super) fn read(
     matches: &ArgMatches,
     assumed: Option<HumanDuration>,
+    plugins: &[AllowedPlugin],
 ) -> Result<FaultRequest, CommandError> {
     let (name, matches) = matches
         .subcommand()
         .ok_or_else(|| CommandError::Invalid("no fault is named".into()))?;
-    let fault = crate::faults::find(name)
-        .ok_or_else(|| CommandError::Invalid(format!("there is no fault `{name}`")))?;
-    let mut arguments = match matches.get_one::<String>("arguments") {
-        None => Map::new(),
-        Some(text) => match json::read(text) {
-            Ok(Value::Object(map)) => map,
-            Ok(_) => return Err(wrong(vec![Problem::new("$", "expected an object")])),
-            Err(problems) => return Err(wrong(problems)),
-        },
+    let Some(fault) = crate::faults::find(name) else {
+        return read_plugin(name, matches, assumed, plugins);
     };
+    let mut arguments = read_arguments(matches)?;
     for flag in flags(fault) {
         if let Some(text) = matches.get_one::<String>(&flag.name) {
             let repeated = json::repeated_keys(text);
@@ -154,6 +156,73 @@ pub(super) fn read(
         .hint(format!("`faults {name}` describes them"))
         .into());
     }
+    request(
+        name,
+        arguments,
+        matches,
+        assumed.filter(|_| !fault.one_shot),
+    )
+}
+
+/// The arguments that are given as JSON.
+fn read_arguments(matches: &ArgMatches) -> Result<Map<String, Value>, CommandError> {
+    match matches.get_one::<String>("arguments") {
+        None => Ok(Map::new()),
+        Some(text) => match json::read(text) {
+            Ok(Value::Object(map)) => Ok(map),
+            Ok(_) => Err(wrong(vec![Problem::new("$", "expected an object")])),
+            Err(problems) => Err(wrong(problems)),
+        },
+    }
+}
+
+/// Reads the requested injection of a plug-in's fault. What its arguments must be, only the agent knows.
+fn read_plugin(
+    name: &str,
+    matches: &ArgMatches,
+    assumed: Option<HumanDuration>,
+    plugins: &[AllowedPlugin],
+) -> Result<FaultRequest, CommandError> {
+    if plugins.iter().all(|plugin| plugin.name != name) {
+        let built_in = FAULTS.iter().map(|fault| fault.name);
+        let known = built_in.chain(plugins.iter().map(|plugin| plugin.name.as_str()));
+        let refusal = Refusal::new("arguments", format!("there is no fault `{name}`"));
+        return Err(match nearest(name, known) {
+            Some(near) => refusal.hint(format!("`{near}`?")),
+            None => refusal.hint("`faults` lists the faults, and `plugins` those of plug-ins"),
+        }
+        .into());
+    }
+    let words = matches
+        .get_many::<std::ffi::OsString>("")
+        .into_iter()
+        .flatten();
+    let flags = common_flags(
+        Command::new(name.to_owned()).no_binary_name(true),
+        &Value::Object(Map::new()),
+        false,
+    );
+    let matches = flags.try_get_matches_from(words).map_err(|error| {
+        CommandError::Invalid(
+            error
+                .render()
+                .to_string()
+                .trim_start_matches("error: ")
+                .trim_end()
+                .to_owned(),
+        )
+    })?;
+    let arguments = read_arguments(&matches)?;
+    request(name, arguments, &matches, assumed)
+}
+
+/// The injection of a fault with these arguments. `assumed` is its duration if none is given.
+fn request(
+    name: &str,
+    arguments: Map<String, Value>,
+    matches: &ArgMatches,
+    assumed: Option<HumanDuration>,
+) -> Result<FaultRequest, CommandError> {
     let random = random()?;
     let injection = InjectionRequest {
         id: matches
@@ -166,7 +235,7 @@ pub(super) fn read(
         duration: matches
             .get_one::<HumanDuration>("duration")
             .copied()
-            .or(assumed.filter(|_| !fault.one_shot)),
+            .or(assumed),
         every: matches
             .try_get_one::<HumanDuration>("every")
             .ok()

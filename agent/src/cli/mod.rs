@@ -10,6 +10,7 @@ mod fault_flags;
 mod inject;
 mod log;
 mod output;
+mod plugin_commands;
 mod shell;
 mod status;
 
@@ -23,6 +24,7 @@ use crate::guardian;
 use crate::host::{Host, HostRole, Invocation, wait_readable};
 use crate::ledger::Ledger;
 use crate::plan::ProtectedPaths;
+use crate::plugins::PluginRegistry;
 use crate::policy::HostPolicy;
 use crate::processes::ProcessTable;
 use crate::{child_task, doctor, helpers, worker};
@@ -277,6 +279,7 @@ fn full_command(name: String) -> Command {
                 )
                 .arg(json()),
         )
+        .subcommands(plugin_commands::commands())
         .subcommand(
             Command::new("doctor")
                 .about("Report which faults this host supports, and what is missing")
@@ -358,11 +361,13 @@ fn dispatch(
         }
         "faults" => output::faults(matches.get_one::<String>("fault").map(String::as_str), json),
         "plan" => {
-            let request = fault_flags::read(matches, Some(DEFAULT_PLAN_DURATION))?;
+            let policy = policy()?;
+            let request = fault_flags::read(matches, Some(DEFAULT_PLAN_DURATION), &policy.plugins)?;
             // Reports what is wrong with the state folder, if anything is.
             let (host, _) = open_host_and_ledger(&state, invocation)?;
-            let policy = policy()?;
+            let plugins = PluginRegistry::load(&host, &state, &policy);
             let task = PlanTask {
+                plugins: plugins.usable().cloned().collect(),
                 request: request.injection,
                 protected_paths: ProtectedPaths::new(&policy, &state),
                 policy,
@@ -372,10 +377,18 @@ fn dispatch(
             };
             output::plan(&plan_in_child(&host, task)?.view(), request.json)
         }
+        "plugins" => {
+            let (host, _) = open_host_and_ledger(&state, invocation)?;
+            plugin_commands::list(&host, &state, &policy()?, json)
+        }
+        "conform" => {
+            let (host, _) = open_host_and_ledger(&state, invocation)?;
+            plugin_commands::conform(matches, &host, state, policy()?, json)
+        }
         "inject" => {
             // An invalid policy file is reported before anything is started.
-            policy()?;
-            let request = fault_flags::read(matches, None)?;
+            let policy = policy()?;
+            let request = fault_flags::read(matches, None, &policy.plugins)?;
             let passed = serve_arguments(matches, &state, policy_path.as_deref());
             inject::run(&request, &state, &invocation, &passed, revert_by)
         }

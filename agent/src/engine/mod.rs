@@ -28,6 +28,7 @@ use crate::host::Host;
 use crate::ledger::{Ledger, LedgerEntry, Owner};
 use crate::packet_filter::ControlConnection;
 use crate::plan::ProtectedPaths;
+use crate::plugins::PluginRegistry;
 use crate::policy::HostPolicy;
 use active_injection::ActiveInjection;
 use backburn_experiments::wire::{
@@ -61,6 +62,7 @@ pub struct Engine {
     ledger: Ledger,
     state: PathBuf,
     policy: HostPolicy,
+    plugins: PluginRegistry,
     owner: Owner,
     /// The connection to the controller, which no fault may cut.
     link: Option<ControlConnection>,
@@ -170,7 +172,7 @@ impl From<Refusal> for InjectionFailure {
 }
 
 impl Engine {
-    /// Starts an engine that owns its ledger entries as `owner`. `state` is the agent's state folder, and `link` the connection that no fault
+    /// Starts an engine that owns its ledger entries as `owner`. `state` is the agent's state folder, the policy comes with its plug-ins, and `link` the connection that no fault
     /// may cut.
     ///
     /// # Errors
@@ -179,7 +181,7 @@ impl Engine {
         host: Host,
         ledger: Ledger,
         state: PathBuf,
-        policy: HostPolicy,
+        (policy, plugins): (HostPolicy, PluginRegistry),
         owner: Owner,
         link: Option<ControlConnection>,
     ) -> io::Result<Self> {
@@ -200,6 +202,7 @@ impl Engine {
             ledger,
             state,
             policy,
+            plugins,
             owner,
             link,
             injections: BTreeMap::new(),
@@ -266,6 +269,7 @@ impl Engine {
             request,
             policy: self.policy.clone(),
             protected_paths: ProtectedPaths::new(&self.policy, &self.state),
+            plugins: self.plugins.usable().cloned().collect(),
             state: self.state.clone(),
             link: self.link,
             acting: self.count_acting(),
@@ -437,6 +441,11 @@ impl Engine {
     /// What the host's owner allows.
     pub fn policy(&self) -> &HostPolicy {
         &self.policy
+    }
+
+    /// The plug-ins of this host.
+    pub fn plugins(&self) -> &PluginRegistry {
+        &self.plugins
     }
 
     /// Whether nothing is being planned, active or being reverted.

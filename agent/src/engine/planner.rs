@@ -7,6 +7,7 @@ use crate::host::{Host, HostRole, Invocation};
 use crate::ledger::Ledger;
 use crate::packet_filter::ControlConnection;
 use crate::plan::{HostView as _, LocalHost, ProtectedPaths};
+use crate::plugins::{PluginPlanning, UsablePlugin};
 use crate::policy::HostPolicy;
 use backburn_experiments::problem::nearest;
 use backburn_experiments::wire::{InjectionRequest, Refusal};
@@ -21,6 +22,8 @@ pub struct PlanTask {
     pub request: InjectionRequest,
     /// What the host's owner allows.
     pub policy: HostPolicy,
+    /// The plug-ins of this host that can be used.
+    pub plugins: Vec<UsablePlugin>,
     /// Paths that no fault alters.
     pub protected_paths: ProtectedPaths,
     /// The state folder, whose ledger says what other injections hold.
@@ -38,8 +41,13 @@ impl PlanTask {
     /// The plan is impossible or not allowed: names the rule that refuses it, and what would be allowed.
     pub fn plan(&self) -> Result<Plan, Refusal> {
         let request = &self.request;
-        let fault = faults::find(&request.fault).ok_or_else(|| unknown_fault(&request.fault))?;
-        check_request(request, fault.one_shot)?;
+        let fault = faults::find(&request.fault);
+        let plugin = (self.plugins.iter()).find(|plugin| plugin.declaration.name == request.fault);
+        if fault.is_none() && plugin.is_none() {
+            return Err(self.unknown_fault());
+        }
+        let is_one_shot = fault.is_some_and(|fault| fault.one_shot);
+        check_request(request, is_one_shot)?;
         // Nothing is changed through it: the ledger's folder exists once there is a worker.
         let host = Host::new(HostRole::Command, Invocation { prefix: Vec::new() });
         let ledger = Ledger::open(&host, &self.state)
@@ -56,14 +64,24 @@ impl PlanTask {
             protected_paths: &self.protected_paths,
             control_connection: self.link,
             injection: &request.id,
+            first_mark: 0,
             held: &names,
             duration: request.duration,
             seed: request.seed,
         };
-        let mut plan = fault.plan(&request.arguments, &context)?;
-        if !fault.one_shot
-            && let Some(group) = local.processes().freezer(std::process::id() as i32)
-        {
+        let mut plan = match (fault, plugin) {
+            (Some(fault), _) => fault.plan(&request.arguments, &context)?,
+            (None, Some(plugin)) => {
+                let planning = PluginPlanning {
+                    plugin,
+                    policy: &self.policy,
+                    context: &context,
+                };
+                planning.plan(&request.arguments)?
+            }
+            (None, None) => return Err(self.unknown_fault()),
+        };
+        if !is_one_shot && let Some(group) = local.processes().freezer(std::process::id() as i32) {
             plan.notes.push(format!(
                 "this agent is in the freezer control group {group}: if the group is frozen while the fault is active, the fault lasts until the group is thawed"
             ));
@@ -71,6 +89,27 @@ impl PlanTask {
         self.policy.permits(request, &plan.view(), self.acting)?;
         refuse_overlap(&held, &plan)?;
         Ok(plan)
+    }
+
+    fn unknown_fault(&self) -> Refusal {
+        let name = &self.request.fault;
+        if self
+            .policy
+            .plugins
+            .iter()
+            .any(|plugin| plugin.name == *name)
+        {
+            return Refusal::new("plug-in", format!("plug-in `{name}` cannot be used"))
+                .hint("`backburn agent plugins` says why");
+        }
+        let built_in = faults::FAULTS.iter().map(|fault| fault.name);
+        let plugins = (self.plugins.iter()).map(|plugin| plugin.declaration.name.as_str());
+        let names: Vec<&str> = built_in.chain(plugins).collect();
+        let refusal = Refusal::new("arguments", format!("there is no fault `{name}`"));
+        match nearest(name, names.iter().copied()) {
+            Some(near) => refusal.hint(format!("`{near}`?")),
+            None => refusal.hint(format!("the faults are {}", names.join(", "))),
+        }
     }
 }
 
@@ -151,16 +190,6 @@ fn overlap(one: &str, other: &str) -> bool {
             .is_some_and(|rest| rest.is_empty() || rest.starts_with(':'))
     };
     part(one, other) || part(other, one)
-}
-
-fn unknown_fault(name: &str) -> Refusal {
-    let names = faults::FAULTS.iter().map(|fault| fault.name);
-    let known: Vec<&str> = names.clone().collect();
-    let refusal = Refusal::new("arguments", format!("there is no fault `{name}`"));
-    match nearest(name, names) {
-        Some(near) => refusal.hint(format!("`{near}`?")),
-        None => refusal.hint(format!("the faults are {}", known.join(", "))),
-    }
 }
 
 /// Checks the parts of a request that do not depend on its fault's arguments.

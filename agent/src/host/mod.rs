@@ -12,12 +12,14 @@ mod failpoint;
 mod files;
 mod interrupt;
 mod memory;
+mod plugin_process;
 mod spawn;
 
 pub use failpoint::Failpoint;
 pub use files::{CopyEdit, MADE_FILE_PREFIX, OpenFolder};
 pub use interrupt::Interrupt;
 pub use memory::{return_freed, settle};
+pub use plugin_process::{Confinement, kill_plugin, spawn_plugin};
 pub use spawn::{Invocation, end_own_group, program};
 
 use crate::processes::{ProcessId, ProcessTable};
@@ -207,6 +209,20 @@ impl Host {
     /// The error of the file system; the file is then unchanged.
     pub fn write_durably(&self, path: &Path, content: &[u8]) -> Result<(), HostError> {
         self.stage_file(path, content)?;
+        self.commit_file(path, ())
+    }
+
+    /// Like [`Host::write_durably`], for a program, which this user may run and nobody may write.
+    ///
+    /// # Errors
+    /// The error of the file system; the file is then unchanged.
+    pub fn write_program(&self, path: &Path, content: &[u8]) -> Result<(), HostError> {
+        use std::os::unix::fs::PermissionsExt as _;
+        self.stage_file(path, content)?;
+        let beside = path.with_extension("new");
+        self.effect(&format!("make {} a program", beside.display()), || {
+            std::fs::set_permissions(&beside, std::fs::Permissions::from_mode(0o500))
+        })?;
         self.commit_file(path, ())
     }
 

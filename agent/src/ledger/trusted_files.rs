@@ -13,8 +13,16 @@ const MAX_FILE_BYTES: u64 = 8 << 20;
 ///
 /// # Errors
 /// The file cannot be read, is too long, or could have been written by others, see [`check_file`].
-#[expect(clippy::disallowed_methods, reason = "opened for reading")]
 pub(crate) fn read(path: &Path) -> io::Result<Vec<u8>> {
+    read_up_to(path, MAX_FILE_BYTES)
+}
+
+/// Reads a file of the state folder that may have at most this many bytes.
+///
+/// # Errors
+/// As those of [`read`].
+#[expect(clippy::disallowed_methods, reason = "opened for reading")]
+pub(crate) fn read_up_to(path: &Path, max_bytes: u64) -> io::Result<Vec<u8>> {
     // A FIFO under this name must not block the reader.
     let flags =
         OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
@@ -24,11 +32,12 @@ pub(crate) fn read(path: &Path) -> io::Result<Vec<u8>> {
     };
     check_file(&fstat(&file)?)?;
     let mut content = Vec::new();
-    file.take(MAX_FILE_BYTES + 1).read_to_end(&mut content)?;
-    match content.len() as u64 > MAX_FILE_BYTES {
+    file.take(max_bytes.saturating_add(1))
+        .read_to_end(&mut content)?;
+    match content.len() as u64 > max_bytes {
         true => Err(io::Error::new(
             io::ErrorKind::FileTooLarge,
-            format!("it is larger than {MAX_FILE_BYTES} bytes"),
+            format!("it is larger than {max_bytes} bytes"),
         )),
         false => Ok(content),
     }

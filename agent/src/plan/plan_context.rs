@@ -6,7 +6,7 @@ use crate::processes::{ProcessId, Protection};
 use backburn_experiments::HumanDuration;
 
 /// The host, for reading, and what is known of the injection that is planned.
-#[derive(Debug)]
+#[derive(Debug, Clone, Copy)]
 pub struct PlanContext<'a> {
     /// The host, for reading.
     pub host: &'a dyn HostView,
@@ -20,6 +20,8 @@ pub struct PlanContext<'a> {
     pub control_connection: Option<ControlConnection>,
     /// The injection's id: whatever is made for the injection has a name that begins with it.
     pub injection: &'a str,
+    /// The number of the first thing that this plan makes; more than 0 where the plan becomes a part of another.
+    pub first_mark: usize,
     /// What other injections hold, as their changes name it, each with the injection's id.
     pub held: &'a [(String, String)],
     /// How long the fault lasts; none for a one-shot fault.
@@ -31,7 +33,7 @@ pub struct PlanContext<'a> {
 impl PlanContext<'_> {
     /// The name of the n-th thing that is made for the injection, counting from 0.
     pub fn mark(&self, number: usize) -> String {
-        format!("{}-{number}", self.injection)
+        format!("{}-{}", self.injection, self.first_mark + number)
     }
 
     /// Whether another injection holds this process.

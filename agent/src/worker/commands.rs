@@ -83,9 +83,9 @@ impl Worker {
                 self.examine(request);
             }
             Command::Describe { request } => {
-                let faults = crate::faults::FAULTS
-                    .iter()
+                let faults = (crate::faults::FAULTS.iter())
                     .map(crate::faults::Fault::describe)
+                    .chain(self.engine.plugins().descriptions())
                     .collect();
                 self.link.send(&Report::Described { request, faults });
             }

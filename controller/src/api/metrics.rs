@@ -228,6 +228,31 @@ impl Collector for ServiceCollector {
                 .filter_map(|(which, at)| Some((Some(("certificate", which)), days_until(at?))))
                 .collect(),
         )?;
+        let (sent, failed) = service.notification_counts();
+        encode_counter(
+            &mut encoder,
+            "notifications",
+            "Notifications since the start, by whether they were delivered",
+            vec![
+                (Some(("outcome", "sent")), sent),
+                (Some(("outcome", "failed")), failed),
+            ],
+        )?;
+        if let Ok(counts) = service.action_counts() {
+            let counts = [
+                ("open", counts.open),
+                ("overdue", counts.overdue),
+                ("closed", counts.closed),
+            ];
+            encode_gauge(
+                &mut encoder,
+                "actions",
+                "Actions that came of runs",
+                counts
+                    .map(|(state, count)| (Some(("state", state)), count as f64))
+                    .into(),
+            )?;
+        }
         if let Ok(waiting) = service.waiting_runs() {
             encode_gauge(
                 &mut encoder,

@@ -1,11 +1,13 @@
 //! The controller's HTTP API: one file of handlers for each kind of resource, and the bodies of requests and answers in
 //! `types`. The OpenAPI description is generated from the handlers. Every problem is answered in one form (RFC 9457).
 
+mod actions;
 mod agents;
 mod audit;
 mod auth;
 mod blind;
 mod connection;
+mod coverage;
 mod experiments;
 mod extract;
 mod faults;
@@ -20,6 +22,7 @@ mod notes;
 mod openapi;
 mod pagination;
 mod problem;
+mod reports;
 mod request;
 mod runs;
 mod schedules;
@@ -189,6 +192,12 @@ fn described() -> (Router<Api>, utoipa::openapi::OpenApi) {
         .routes(routes!(notes::of_run, notes::add_to_run))
         .routes(routes!(notes::stream_of_run))
         .routes(routes!(runs::trace))
+        .routes(routes!(reports::run_report))
+        .routes(routes!(actions::list, actions::add))
+        .routes(routes!(actions::get, actions::change))
+        .routes(routes!(actions::close))
+        .routes(routes!(coverage::coverage))
+        .routes(routes!(coverage::badge))
         .routes(routes!(runs::stop))
         .routes(routes!(stream::stream))
         .routes(routes!(runs::approvals))

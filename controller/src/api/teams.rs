@@ -28,6 +28,7 @@ impl Subject {
         match rest.split_once("/{").map(|(room, _)| room) {
             Some("experiments" | "schedules") => Subject::Owned(OwnedKind::Experiment),
             Some("runs" | "approvals") => Subject::Owned(OwnedKind::Run),
+            Some("actions") => Subject::Owned(OwnedKind::Action),
             Some("game-day-documents") => Subject::Owned(OwnedKind::GameDayDocument),
             Some("game-days") => Subject::Owned(OwnedKind::GameDay),
             Some("agents") => Subject::Agent,

@@ -271,6 +271,8 @@ fn serve(command: &DaemonOptions) -> Result<u8, CommandFailure> {
     let made = create_first_token(store.as_ref(), &authority, command.data.path())
         .map_err(|error| failed(&error))?;
     let fleet = Arc::new(Fleet::new(command.lease));
+    (fleet.plugins()).set_built_in(catalogue.iter().map(|fault| fault.name.clone()));
+    let announced = Arc::clone(&fleet);
     let registry =
         AgentRegistry::load(Arc::clone(&store), &fleet).map_err(|error| failed(&error))?;
     let service = Service::new(ServiceConfig {
@@ -279,7 +281,10 @@ fn serve(command: &DaemonOptions) -> Result<u8, CommandFailure> {
         policy,
         policy_file: command.policy.clone(),
         approval_expires: command.approval_expires,
-        check: Box::new(super::experiment_source::check_with),
+        check: Box::new(move |text, sources| {
+            let plugins = announced.plugins().list();
+            super::experiment_source::check_with(text, sources, &plugins)
+        }),
         catalogue,
         collector: command.traces.clone(),
     })

@@ -2,9 +2,13 @@
 
 use super::output::shown_path;
 use super::{CommandFailure, EXIT_INVALID, print_stderr};
+use backburn_agent::host::{Host, HostRole, Invocation};
+use backburn_agent::plugins::PluginRegistry;
+use backburn_agent::policy::HostPolicy;
 use backburn_experiments::chaostoolkit::{self, convert};
 use backburn_experiments::check::{self, Experiment, KnownFault, Sources};
 use backburn_experiments::terminal_text::escape;
+use backburn_experiments::wire::FaultDescription;
 use backburn_experiments::{Problem, json};
 use clap::Args;
 use serde_json::{Map, Value};
@@ -297,11 +301,34 @@ pub(crate) fn check(
         variables: configuration,
         secrets,
     };
-    check_with(text, &sources)
+    check_with(text, &sources, &plugins_of_this_host())
 }
 
-/// Checks the text of an experiment, with variables from these sources.
-pub(super) fn check_with(text: &str, sources: &Sources<'_>) -> Result<Experiment, Vec<Problem>> {
+/// The plug-ins that this host's policy allows: what `BACKBURN_POLICY` names, else its usual file. A policy that cannot be read has none
+/// here; whoever injects is told what is wrong with it.
+fn plugins_of_this_host() -> Vec<FaultDescription> {
+    let path = std::env::var_os("BACKBURN_POLICY").map(PathBuf::from);
+    let policy = match HostPolicy::load(path.as_deref()) {
+        Ok(policy) if !policy.plugins.is_empty() => policy,
+        _ => return Vec::new(),
+    };
+    let state = std::env::var_os("BACKBURN_STATE").map(PathBuf::from);
+    let Some(state) = state.or_else(|| super::default_state().ok()) else {
+        return Vec::new();
+    };
+    let invocation = Invocation {
+        prefix: vec!["agent".into()],
+    };
+    let host = Host::new(HostRole::Command, invocation);
+    PluginRegistry::load(&host, &state, &policy).descriptions()
+}
+
+/// Checks the text of an experiment, with variables from these sources, against the faults that this program has and these plug-ins.
+pub(super) fn check_with(
+    text: &str,
+    sources: &Sources<'_>,
+    plugins: &[FaultDescription],
+) -> Result<Experiment, Vec<Problem>> {
     let faults: Vec<KnownFault<'_>> = backburn_agent::faults::FAULTS
         .iter()
         .map(|fault| KnownFault {
@@ -309,6 +336,7 @@ pub(super) fn check_with(text: &str, sources: &Sources<'_>) -> Result<Experiment
             one_shot: fault.one_shot,
             check: Box::new(|arguments| fault.check(arguments)),
         })
+        .chain(plugins.iter().map(KnownFault::described))
         .collect();
     check::load(text, sources, &faults)
 }

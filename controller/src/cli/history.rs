@@ -1,12 +1,14 @@
 //! `backburn runs` without a controller: the runs whose journals are in this host's state folder, and their verdicts, which are
 //! computed again from the journals.
 
+use super::comparison::LAST_HELD;
 use super::output::shown_path;
 use super::remote::runs::RunsCommand;
 use super::report::{self, format_report};
 use super::run::document_value;
 use super::table::print_table;
 use super::{CommandFailure, print, print_json, print_stderr};
+use backburn::report::{EarlierRun, ReportBuilder};
 use backburn::runner::{FinishedRun, JournalFile};
 use backburn_experiments::journal::{JournalEntry, Outcome, Run, Verdict, verdict};
 use backburn_experiments::terminal_text::escape;
@@ -20,6 +22,8 @@ use std::path::{Path, PathBuf};
 
 /// How many of the runs that begin with the given text an error names.
 const MAX_NAMED_RUNS: usize = 5;
+/// The most earlier runs that a report compares with.
+const MAX_EARLIER_RUNS: usize = 10;
 
 /// A run of this host, as its journal tells it.
 struct LocalRun {
@@ -156,6 +160,108 @@ pub(super) fn running(state: &Path) -> Result<Vec<(Run, Option<Timestamp>)>, Com
     Ok(runs.map(|run| (run.run, run.started)).collect())
 }
 
+/// Reads the journal of the run with this id, or of the only one whose id begins with this text, line by line, as far as it can be
+/// read. Returns the report's builder, the runs before it with the same title, and what keeps the journal from being read to its end.
+///
+/// # Errors
+/// There is no such run, it is not over, or its journal cannot be read at all.
+pub(super) fn read_for_report(
+    state: &Path,
+    given: &str,
+) -> Result<(ReportBuilder, Vec<EarlierRun>, Option<String>), CommandFailure> {
+    let (id, path) = find(state, given)?;
+    let found = LocalRun::read(id.clone(), path);
+    if found.is_running {
+        return Err(CommandFailure::invalid(format!(
+            "run {id} is not over, and its report is written when it is\nhint: `backburn status` shows what it does"
+        )));
+    }
+    let mut read = ReportBuilder::default();
+    let mut lines = BufReader::new(open_journal(&found.journal).map_err(|why| {
+        CommandFailure::invalid(format!(
+            "the journal {} cannot be read: {why}",
+            shown_path(&found.journal)
+        ))
+    })?);
+    let mut line = String::new();
+    // Where reading ends early, `LocalRun` knows why.
+    while matches!(lines.read_line(&mut line), Ok(1..)) {
+        if !line.ends_with('\n') || read.line(line.trim_end_matches('\n')).is_err() {
+            break;
+        }
+        line.clear();
+    }
+    let earlier = journals(state)?.into_iter().rev();
+    let earlier = earlier
+        .filter(|(other, _)| *other < id)
+        .map(|(id, path)| LocalRun::read(id, path))
+        .filter(|run| run.run.title == found.run.title && run.run.ended)
+        .filter_map(|run| {
+            Some(EarlierRun::new(
+                run.id.clone(),
+                run.started?,
+                None,
+                &run.verdict()?,
+            ))
+        })
+        .take(MAX_EARLIER_RUNS);
+    Ok((read, earlier.collect(), found.problem))
+}
+
+/// The run of this host to compare a run of an experiment with this title with: the latest that held, or the one with this id.
+///
+/// # Errors
+/// There is none.
+pub(super) fn earlier_run(
+    state: &Path,
+    title: &str,
+    which: &str,
+) -> Result<EarlierRun, CommandFailure> {
+    let found = match which == LAST_HELD {
+        true => journals(state)?
+            .into_iter()
+            .rev()
+            .map(|(id, path)| LocalRun::read(id, path))
+            .find(|run| {
+                let outcome = run.verdict().map(|verdict| verdict.outcome);
+                run.run.title == title && outcome == Some(Outcome::Held)
+            })
+            .ok_or_else(|| {
+                CommandFailure::invalid(format!(
+                    "no run of this host with the title `{}` has held\nhint: run it without `--compare-with` first",
+                    escape(title)
+                ))
+            })?,
+        false => {
+            let (id, path) = find(state, which)?;
+            LocalRun::read(id, path)
+        }
+    };
+    let known = found.started.zip(found.verdict());
+    let (started, verdict) = known.ok_or_else(|| {
+        CommandFailure::invalid(format!(
+            "run {} is not over, or its journal cannot be read",
+            found.id
+        ))
+    })?;
+    Ok(EarlierRun::new(found.id.clone(), started, None, &verdict))
+}
+
+/// Opens a journal. A named pipe in the folder must not block, and a link must not lead elsewhere.
+fn open_journal(path: &Path) -> Result<File, String> {
+    let in_words = |error: io::Error| backburn_experiments::probes::io_error_text(&error);
+    let flags = nix::libc::O_NONBLOCK | nix::libc::O_NOFOLLOW;
+    let file = File::options()
+        .read(true)
+        .custom_flags(flags)
+        .open(path)
+        .map_err(in_words)?;
+    match file.metadata().map_err(in_words)?.is_file() {
+        true => Ok(file),
+        false => Err("it is not a regular file".into()),
+    }
+}
+
 /// The journals of this host, by the ids of their runs, oldest first.
 fn journals(state: &Path) -> Result<Vec<(String, PathBuf)>, CommandFailure> {
     let folder = state.join("runs");
@@ -241,16 +347,7 @@ impl LocalRun {
 
     fn fold(&mut self) -> Result<(), String> {
         let in_words = |error: io::Error| backburn_experiments::probes::io_error_text(&error);
-        // A named pipe in the folder must not block, and a link must not lead elsewhere.
-        let flags = nix::libc::O_NONBLOCK | nix::libc::O_NOFOLLOW;
-        let file = File::options()
-            .read(true)
-            .custom_flags(flags)
-            .open(&self.journal)
-            .map_err(in_words)?;
-        if !file.metadata().map_err(in_words)?.is_file() {
-            return Err("it is not a regular file".into());
-        }
+        let file = open_journal(&self.journal)?;
         self.is_running = JournalFile::is_written(&file);
         let mut reader = BufReader::new(file);
         let mut line = Vec::new();

@@ -2,6 +2,7 @@
 //! is that of its outcome.
 
 mod backup;
+mod comparison;
 mod controller;
 mod data_directory;
 mod demo;
@@ -21,6 +22,7 @@ mod progress_tty;
 mod remote;
 mod report;
 mod run;
+mod run_report;
 mod schedules;
 mod shell_words;
 mod signals;
@@ -93,6 +95,12 @@ enum CliCommand {
     Experiments(remote::experiments::ExperimentsCommand),
     /// List runs of this host or of a controller, or show or follow one
     Runs(remote::runs::RunsCommand),
+    /// Write the report of a run that is over, or verify one that was written
+    Report(run_report::ReportCommand),
+    /// List, add, change or close actions: what will be done about what runs have found
+    Actions(remote::actions::ActionsCommand),
+    /// Show which faults each service has been shown to survive, when last, and what was never tried
+    Coverage(remote::coverage::CoverageCommand),
     /// Stop a run; its faults are reverted first
     Stop(remote::runs::StopCommand),
     /// Hold game days: prepare one, go through its steps, and list those that were held
@@ -231,7 +239,11 @@ pub(crate) fn main(words: Vec<OsString>) -> ExitCode {
     if let Some(code) = agent_help(&words) {
         return code;
     }
-    let cli = match Cli::try_parse_from(std::iter::once("backburn".into()).chain(words)) {
+    let parsed = match parse_frequent(&words) {
+        Some(command) => Ok(Cli { command }),
+        None => Cli::try_parse_from(std::iter::once("backburn".into()).chain(words)),
+    };
+    let cli = match parsed {
         Ok(cli) => cli,
         Err(error) => {
             let code = u8::try_from(error.exit_code()).unwrap_or(EXIT_INVALID);
@@ -249,6 +261,9 @@ pub(crate) fn main(words: Vec<OsString>) -> ExitCode {
         CliCommand::Experiments(command) => remote::experiments::main(&command),
         CliCommand::Runs(command) if command.is_for_host() => history::runs(&command),
         CliCommand::Runs(command) => remote::runs::runs(&command),
+        CliCommand::Report(command) => run_report::report(&command),
+        CliCommand::Actions(command) => remote::actions::main(&command),
+        CliCommand::Coverage(command) => remote::coverage::coverage(&command),
         CliCommand::Stop(command) => remote::runs::stop(&command),
         CliCommand::Login(command) => remote::login::login(&command),
         CliCommand::Logout(command) => remote::login::logout(&command),
@@ -313,6 +328,25 @@ pub(crate) fn main(words: Vec<OsString>) -> ExitCode {
         code
     });
     ExitCode::from(output::exit_code(code))
+}
+
+/// Parses the commands that scripts start often, each with its own definition alone: defining all commands takes longer than parsing one.
+/// None for other commands, and for whatever is not valid: the whole definition explains what is wrong.
+fn parse_frequent(words: &[OsString]) -> Option<CliCommand> {
+    match words.first()?.to_str()? {
+        "run" => parse_alone(words).map(CliCommand::Run),
+        "validate" => parse_alone(words).map(CliCommand::Validate),
+        "plan" => parse_alone(words).map(CliCommand::Plan),
+        "status" => parse_alone(words).map(CliCommand::Status),
+        _ => None,
+    }
+}
+
+/// Parses the words of one command, of which the first is its name.
+fn parse_alone<C: Args>(words: &[OsString]) -> Option<C> {
+    let command = C::augment_args(clap::Command::new("backburn"));
+    let matches = command.try_get_matches_from(words).ok()?;
+    C::from_arg_matches(&matches).ok()
 }
 
 /// Answers `help` about a command that is the agent's own. None if the words ask for something else.
@@ -444,5 +478,53 @@ fn print_json_line(value: &impl serde::Serialize) {
     match serde_json::to_string(value) {
         Ok(text) => print(&format!("{text}\n")),
         Err(error) => print_stderr(&format!("error: {error}\n")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parsed_by_the_whole_definition(words: &[OsString]) -> Option<CliCommand> {
+        let words = std::iter::once("backburn".into()).chain(words.iter().cloned());
+        Cli::try_parse_from(words).ok().map(|cli| cli.command)
+    }
+
+    #[test]
+    fn parse_frequent_command_is_what_the_whole_definition_makes_of_it() {
+        for line in [
+            "run e.json",
+            "run e.json --seed 7 --json --var a=b --hypothesis-strategy continuously --state s",
+            "run - --controller c --wait --label role=a --rollback-strategy always",
+            "plan e.json",
+            "validate a.json b.json",
+            "status",
+        ] {
+            let words: Vec<OsString> = line.split(' ').map(OsString::from).collect();
+            let alone = parse_frequent(&words);
+            assert!(alone.is_some(), "{line}");
+            let whole = parsed_by_the_whole_definition(&words);
+            assert_eq!(format!("{alone:?}"), format!("{whole:?}"), "{line}");
+        }
+    }
+
+    #[test]
+    fn parse_frequent_leaves_help_mistakes_and_other_commands_to_the_whole_definition() {
+        for line in [
+            "run",
+            "run --help",
+            "run --version",
+            "run e.json --seed x",
+            "run a b",
+            "validate",
+            "status --nonsense",
+            "help run",
+            "--version",
+            "faults",
+            "",
+        ] {
+            let words: Vec<OsString> = line.split_whitespace().map(OsString::from).collect();
+            assert!(parse_frequent(&words).is_none(), "{line}");
+        }
     }
 }

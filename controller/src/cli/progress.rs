@@ -7,7 +7,8 @@ use super::progress_tty::{TerminalSize, TtyProgress};
 use super::{print, print_stderr};
 use backburn::runner::EventObserver;
 use backburn_experiments::journal::{Event, JournalEntry};
-use backburn_experiments::terminal_text::{escape, escaped};
+use backburn_experiments::terminal_text::{escape, escaped, is_plain};
+use std::borrow::Cow;
 use std::io::IsTerminal;
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread::JoinHandle;
@@ -85,6 +86,14 @@ impl ProgressThread {
     }
 }
 
+/// The entry with everything escaped. None if it cannot be escaped.
+fn shown(entry: &JournalEntry) -> Option<Cow<'_, JournalEntry>> {
+    match is_plain(entry) {
+        true => Some(Cow::Borrowed(entry)),
+        false => escaped(entry).map(Cow::Owned),
+    }
+}
+
 fn show(style: OutputStyle, from: &mpsc::Receiver<ProgressMessage>) -> Vec<JournalEntry> {
     let mut entries: Vec<JournalEntry> = Vec::new();
     let paint = Palette::stderr();
@@ -121,7 +130,7 @@ fn show(style: OutputStyle, from: &mpsc::Receiver<ProgressMessage>) -> Vec<Journ
                     }
                 } else if style == OutputStyle::Quiet {
                     // The events are only kept.
-                } else if let Some(shown) = escaped(&*entry) {
+                } else if let Some(shown) = shown(&entry) {
                     let line = formatter.line(&shown, now);
                     // Samples are in the display already.
                     let is_sample = matches!(shown.event, Event::Sampled { .. });

@@ -1,6 +1,8 @@
 //! `backburn run`: runs an experiment, on this host or on a fleet, and reports its verdict.
 
+use super::comparison::format_comparison;
 use super::experiment_source::{self, Variables};
+use super::history;
 use super::job::{ExperimentEnding, ExperimentResult, JobOptions, JobReports};
 use super::output::{ReportFile, shown_path};
 use super::progress::{OutputStyle, ProgressThread};
@@ -57,6 +59,9 @@ pub(super) struct RunCommand {
     /// When to execute the rollbacks: default, always, never, deviated
     #[arg(long, value_name = "STRATEGY", value_parser = document_value::<RollbackStrategy>)]
     rollback_strategy: Option<RollbackStrategy>,
+    /// Show the figures of an earlier run beside those of this one: `last-held` is the latest that held
+    #[arg(long, value_name = "last-held|RUN", conflicts_with_all = ["json", "suite"])]
+    compare_with: Option<String>,
     #[command(flatten)]
     pub(super) variables: Variables,
     #[command(flatten)]
@@ -248,13 +253,21 @@ impl RunCommand {
 /// Runs the experiment on a controller's fleet.
 fn on_fleet(command: &RunCommand, file: &Path) -> Result<u8, CommandFailure> {
     let reports = command.job.open(&[], command.json)?;
-    let wait = command.wait || command.job.needs_end();
+    let wait = command.wait || command.job.needs_end() || command.compare_with.is_some();
+    let mut before = None;
     let ran = command.remote_experiment(file).and_then(|experiment| {
+        if let Some(which) = &command.compare_with {
+            let found = remote::runs::earlier_run(&command.controller, &experiment, which)?;
+            before = Some(found);
+        }
         command.run_on_fleet(experiment, command.seed, command.style(), wait)
     });
     match ran {
         Ok((code, Some(completed))) => {
             remote::runs::print_result(&completed, command.json);
+            if let Some(before) = &before {
+                print(&format_comparison(&completed.finished.verdict, before));
+            }
             reports.write(&[command.result(file, completed)]);
             Ok(code)
         }
@@ -316,6 +329,17 @@ pub(super) fn main(command: RunCommand) -> Result<u8, CommandFailure> {
         Ok(experiment) => experiment,
         Err(failure) => return Err(command.reported(reports, &file, failure)),
     };
+    let title = &experiment.document.title;
+    let before = match &command.compare_with {
+        Some(which) => {
+            let state = command.host.state()?;
+            match history::earlier_run(&state, title, which) {
+                Ok(before) => Some(before),
+                Err(failure) => return Err(command.reported(reports, &file, failure)),
+            }
+        }
+        None => None,
+    };
     let (timing, has_fault) = (experiment.hypothesis_timing, experiment.has_fault());
     let for_toolkit = toolkit_file.is_some().then(|| experiment.clone());
     let completed = match command.run_here(experiment, command.seed, command.style()) {
@@ -324,6 +348,9 @@ pub(super) fn main(command: RunCommand) -> Result<u8, CommandFailure> {
     };
     let verdict = &completed.finished.verdict;
     command.print_result(&completed);
+    if let Some(before) = &before {
+        print(&format_comparison(verdict, before));
+    }
     if !command.json && !has_fault {
         for difference in toolkit_differences(timing, &completed.finished.run, verdict) {
             print_stderr(&format!("note: {}\n", escape(&difference)));

@@ -196,6 +196,7 @@ impl Fleet {
             }
         }
         let (version, says_protocol) = (hello.version.clone(), hello.protocol.is_some());
+        let faults = hello.faults.clone();
         let connection = self.enter(name, hello, protocol, peer, handle.clone());
         if says_protocol {
             handle.send(Command::Welcome {
@@ -203,6 +204,7 @@ impl Fleet {
                 version: env!("CARGO_PKG_VERSION").into(),
             });
         }
+        self.plugins.learn_from(&faults, handle);
         self.record(
             name,
             peer,

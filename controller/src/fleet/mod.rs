@@ -2,6 +2,7 @@
 //!
 //! All of this is in memory, behind locks that are held for moments: the fleet works while the store does not.
 
+mod announced_plugins;
 mod halt;
 mod labels;
 mod limits;
@@ -9,6 +10,7 @@ mod membership;
 mod reservation;
 mod teams;
 
+pub use announced_plugins::AnnouncedPlugins;
 pub use halt::AgentReverted;
 pub use labels::GrantedLabels;
 pub use membership::{DuplicateAlert, MembershipChange, MembershipRecord};
@@ -61,6 +63,7 @@ pub struct Fleet {
     membership: MembershipLog,
     /// Lists of fault names, which many agents share, are kept once.
     known: Mutex<BTreeSet<Arc<[String]>>>,
+    plugins: Arc<AnnouncedPlugins>,
     lease: HumanDuration,
 }
 
@@ -185,6 +188,7 @@ impl Fleet {
             seen: watch::Sender::new(0),
             membership: MembershipLog::default(),
             known: Mutex::default(),
+            plugins: Arc::default(),
             lease,
         }
     }
@@ -388,6 +392,11 @@ impl Fleet {
         self.seen.send_modify(|count| *count += 1);
     }
 
+    /// The plug-ins that agents announce.
+    pub fn plugins(&self) -> &AnnouncedPlugins {
+        &self.plugins
+    }
+
     /// How long agents keep their faults after the last heartbeat.
     pub fn lease(&self) -> HumanDuration {
         self.lease
@@ -403,6 +412,15 @@ impl Fleet {
         let members = self.members();
         let hangs = |member: &&Member| member.handle.is_unresponsive();
         members.values().filter(hangs).count()
+    }
+
+    /// The names of the connected agents that do not answer.
+    pub fn unresponsive_names(&self) -> Vec<String> {
+        let members = self.members();
+        let hangs = members
+            .iter()
+            .filter(|(_, member)| member.handle.is_unresponsive());
+        hangs.map(|(name, _)| name.clone()).collect()
     }
 
     /// The connected agents that could not revert something, and how many injections each.

@@ -72,7 +72,9 @@ impl Service {
         };
         self.store.open_waiting_run(new, &approval)?;
         let run = self.store.run(&new.id)?;
-        Ok(WaitingRun { run, approval })
+        let waiting = WaitingRun { run, approval };
+        self.notify_wait(&waiting);
+        Ok(waiting)
     }
 
     /// What the run would do now, and the fingerprint of that.

@@ -4,8 +4,10 @@
 //! Each run has a thread and a runtime of its own, because it blocks until each of its events is durable. The fleet and the
 //! store, which all runs share, may be used from any thread.
 
+mod actions;
 mod approvals;
 mod cleaned;
+mod coverage;
 mod failpoint;
 mod game_day_keeper;
 mod game_days;
@@ -15,10 +17,13 @@ mod local_program_policy;
 mod login;
 mod membership;
 mod notes;
+mod notification_text;
+mod notifications;
 mod otlp;
 mod policy;
 mod policy_file;
 mod recovery;
+mod report;
 mod requested_document;
 mod retention;
 mod revocation;
@@ -32,15 +37,20 @@ mod runs;
 mod schedules;
 mod teams;
 
+pub use actions::{Action, ActionCounts, ActionError, NewAction};
 pub use approvals::ApprovalPlan;
+pub use coverage::{FaultCoverage, ServiceCoverage};
 pub use game_days::{GAME_DAY_PREFIX, GameDayError, GameDaySpec, HeldGameDay};
 pub use halt::{ActiveHalt, HaltReport, LastHalt};
 pub use login::{DeviceLogin, LoggedIn, LoginDesk, LoginError};
 pub use notes::NoteWritten;
+pub use notification_text::{NotificationFormat, NotificationKind};
+pub use notifications::NotificationTarget;
 pub use policy::{
     CeilingScope, FleetPolicy, FleetPolicyError, PolicyDecision, PolicyRequest, PolicyRule,
 };
 pub use policy_file::PolicyReloadError;
+pub use report::ReportError;
 pub use requested_document::RequestedDocument;
 pub use run_load::RunLoad;
 pub(crate) use run_locks::LOCK_RULE;
@@ -118,6 +128,11 @@ pub struct Service {
     /// The locks that open runs hold.
     locks: Arc<run_locks::RunLocks>,
     failpoint: WriteFailpoint,
+    /// Held while an action is checked and changed, so that nobody changes it in between.
+    action_lock: Mutex<()>,
+    notifier: notifications::Notifier,
+    /// The faults that were seen to act in runs that are over, by the runs' ids, as far as they were asked for.
+    acted_faults: Mutex<BTreeMap<String, Arc<Vec<coverage::ActedFault>>>>,
     /// Changes when a schedule may have changed.
     schedules: tokio::sync::watch::Sender<u64>,
     /// Changes when something may be due at a game day.
@@ -203,6 +218,9 @@ impl Service {
             admitted: Mutex::default(),
             locks: Arc::default(),
             failpoint: WriteFailpoint::from_environment(),
+            action_lock: Mutex::default(),
+            notifier: notifications::Notifier::default(),
+            acted_faults: Mutex::default(),
             schedules: tokio::sync::watch::Sender::new(0),
             game_days: tokio::sync::watch::Sender::new(0),
             game_day_turn: Mutex::default(),

@@ -1,7 +1,7 @@
 //! The controller's policy: who may run which faults on which agents, on how many of them, and when. Each agent's own policy
 //! applies as well, and has the last word.
 
-use super::RunLoad;
+use super::{NotificationTarget, RunLoad};
 use crate::providers::{EnvironmentAccess, HostAccess};
 use backburn_experiments::check::Experiment;
 use backburn_experiments::destination::{Destination, DestinationRules};
@@ -46,6 +46,9 @@ pub struct FleetPolicy {
     /// The folders of the controller's host whose files experiments may read as secrets or values.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub folders: Vec<PathBuf>,
+    /// Where the controller tells that a run started, deviated, or is not clean, that an approval is wanted, and the like.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub notifications: Vec<NotificationTarget>,
     /// Limits for some agents or for all. Every rule that applies to a run must allow it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub rules: Vec<PolicyRule>,
@@ -226,6 +229,7 @@ impl FleetPolicy {
         }
         let policy: FleetPolicy = serde_json::from_value(value).map_err(unread)?;
         let mut problems = policy.program_environment.problems("$.program-environment");
+        problems.extend(NotificationTarget::problems(&policy.notifications));
         if let ProgramPermission::Only(programs) = &policy.allow_programs {
             for (index, program) in programs.iter().enumerate() {
                 let at = format!("$.allow-programs[{index}]");

@@ -17,6 +17,7 @@ impl Service {
             let service = Arc::clone(&self);
             let checked = tokio::task::spawn_blocking(move || {
                 service.end_quiet_runs(Timestamp::now());
+                service.notify_unresponsive();
                 service.end_lapsed_waits()
             });
             let Ok(checked) = checked.await else {

@@ -315,6 +315,7 @@ impl Service {
             self.close(WriteSource::Run, &run, &not_begun(why.clone()));
             return Err(Refusal::new("host", why).into());
         }
+        self.notify_start(new);
         Ok(run)
     }
 
@@ -365,6 +366,8 @@ impl Service {
                 sha256,
                 recovery_within: None,
                 approved_by: None,
+                question: None,
+                tolerances: Default::default(),
             },
             Event::NotStarted {
                 rule: refusal.rule.clone(),
@@ -484,6 +487,7 @@ impl Service {
         self.schedules.send_modify(|count| *count += 1);
         self.game_days_changed();
         self.send_trace(run);
+        self.notify_end(run, verdict);
     }
 
     /// Tells apart what an agent owes and what it invents.

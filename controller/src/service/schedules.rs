@@ -452,6 +452,7 @@ impl Service {
         if matches!(action.call, ScheduleDecision::Missed(_)) {
             self.missed_times
                 .fetch_add(action.times as u64, Ordering::Relaxed);
+            self.notify_missed(&experiment.name, due.nominal);
         }
         let run = detail.get("run").and_then(Value::as_str).map(str::to_owned);
         let run = run.filter(|_| outcome == "started");

@@ -138,6 +138,16 @@ pub trait Store: Send + Sync {
     /// [`StoreErrorKind::NotThere`]: there is no such run.
     fn events(&self, run: &str, after: u64, limit: u32) -> Result<Vec<NumberedEvent>, StoreError>;
 
+    /// Reads a run's whole journal: each entry as the line that is stored, oldest first, until `read` returns false.
+    ///
+    /// # Errors
+    /// [`StoreErrorKind::NotThere`]: there is no such run.
+    fn journal_lines(
+        &self,
+        run: &str,
+        read: &mut dyn FnMut(&str) -> bool,
+    ) -> Result<(), StoreError>;
+
     /// Closes a run: nothing can be appended to its journal any more.
     ///
     /// # Errors
@@ -303,6 +313,25 @@ pub trait Store: Send + Sync {
     /// # Errors
     /// The disk.
     fn unclean_runs(&self) -> Result<Vec<String>, StoreError>;
+
+    /// Appends a change of an action, or, without one, the first change of a new action, whose number is the change's. Returns the
+    /// change's number.
+    ///
+    /// # Errors
+    /// The disk.
+    fn append_action_change(
+        &self,
+        action: Option<u64>,
+        at: Timestamp,
+        who: &str,
+        change: &ActionChange,
+    ) -> Result<u64, StoreError>;
+
+    /// All changes of all actions, oldest first.
+    ///
+    /// # Errors
+    /// The disk.
+    fn action_changes(&self) -> Result<Vec<ActionChangeEntry>, StoreError>;
 
     /// Deletes the earliest run of those closed before this time (to the second), with its journal and notes. Returns its id; none if
     /// there is no such run.

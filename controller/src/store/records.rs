@@ -4,6 +4,7 @@ use backburn_experiments::game_day::GameDayMode;
 use backburn_experiments::journal::{JournalEntry, Outcome};
 use backburn_experiments::labels::Labels;
 use jiff::Timestamp;
+use jiff::civil::Date;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
@@ -247,6 +248,75 @@ pub struct RunNoteEntry {
     pub hash: Hash,
 }
 
+/// How severe what an action mends is.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ActionSeverity {
+    /// It is a nuisance.
+    Low,
+    /// It hurts some users.
+    #[default]
+    Medium,
+    /// It hurts many users.
+    High,
+    /// It stops the service, or loses data.
+    Critical,
+}
+
+/// What a change makes of an action.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "kebab-case")]
+pub enum ActionChange {
+    /// It was added.
+    Added {
+        /// What will be done.
+        title: String,
+        /// Who does it.
+        owner: String,
+        /// By when.
+        due: Option<Date>,
+        /// How severe the finding is.
+        severity: ActionSeverity,
+        /// The stored experiment that proves the fix.
+        experiment: Option<String>,
+        /// The run that it came of.
+        run: Option<String>,
+    },
+    /// What is named was changed.
+    Changed {
+        /// The new title.
+        title: Option<String>,
+        /// The new owner.
+        owner: Option<String>,
+        /// The new date.
+        due: Option<Date>,
+        /// The new severity.
+        severity: Option<ActionSeverity>,
+    },
+    /// It was closed.
+    Closed {
+        /// The run in which its experiment held.
+        run: Option<String>,
+        /// Why, in words.
+        why: Option<String>,
+    },
+}
+
+/// A change of an action.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct ActionChangeEntry {
+    /// Its number among all changes, from 1, without gaps.
+    pub number: u64,
+    /// The number of the action.
+    pub action: u64,
+    /// When it was changed.
+    pub at: Timestamp,
+    /// The name of the token that changed it.
+    pub who: String,
+    /// What was changed.
+    pub change: ActionChange,
+}
+
 /// Whose notes they are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum NoteStream {
@@ -460,6 +530,8 @@ pub enum OwnedKind {
     Experiment,
     /// A run, by its id.
     Run,
+    /// An action, by its number.
+    Action,
     /// A stored game day, by its name, in all versions.
     GameDayDocument,
     /// A game day that is or was held, by its id.

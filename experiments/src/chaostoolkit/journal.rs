@@ -286,6 +286,8 @@ mod tests {
             sha256: None,
             recovery_within: None,
             approved_by: None,
+            question: None,
+            tolerances: Default::default(),
         };
         let second =
             |seconds: usize| jiff::Timestamp::from_second(1_000_000 + seconds as i64).unwrap();

@@ -17,7 +17,6 @@ use crate::wire::FaultDescription;
 use crate::{HumanDuration, Problem, json, schema, substitute};
 use serde_json::{Map, Value};
 use std::collections::BTreeSet;
-use std::sync::LazyLock;
 
 pub use crate::substitute::Sources;
 
@@ -196,8 +195,6 @@ impl Experiment {
     }
 }
 
-static SCHEMA: LazyLock<Value> = LazyLock::new(schema::document_schema);
-
 /// Reads an experiment. The error is everything that is wrong with it, in the order of the
 /// document as far as that goes; without secrets.
 pub fn load(
@@ -268,7 +265,7 @@ pub fn load(
 
 /// What is wrong with a document once its values are in place.
 fn problems_of_filled(filled: &Value, faults: &[KnownFault]) -> Vec<Problem> {
-    let mut problems = schema::check(&SCHEMA, filled, "$");
+    let mut problems = schema::check_document(filled);
     problems.extend(check_references(filled, faults));
     problems
 }

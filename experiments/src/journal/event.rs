@@ -5,6 +5,7 @@ use crate::redact::Redactor;
 use crate::wire::{Effect, EndedInjection, InjectionId, PlanView, Refusal, UnrevertedInjection};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use std::collections::BTreeMap;
 
 /// The longest text within an output that a journal keeps, in bytes.
 const MAX_TEXT_BYTES: usize = 4096;
@@ -79,6 +80,13 @@ pub enum Event {
         /// The name of the token that approved the run, where a rule of the controller's policy requires an approval.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         approved_by: Option<String>,
+        /// The hypothesis' title: what is asked. None in journals of earlier versions.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        question: Option<String>,
+        /// The tolerances of the hypothesis' probes as the document writes them, by the names of the probes. Empty in journals of
+        /// earlier versions.
+        #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+        tolerances: BTreeMap<String, Value>,
     },
     /// An agent takes part.
     AgentJoined {
@@ -495,8 +503,18 @@ impl Event {
             Event::Aborted(Abort { reason, .. }) | Event::AgentLost { reason, .. } => {
                 redactor.errors().redact(reason);
             }
-            Event::RunStarted { .. }
-            | Event::TargetPicked { .. }
+            Event::RunStarted {
+                question,
+                tolerances,
+                ..
+            } => {
+                redactor.errors().redact_all(question.as_mut());
+                question.iter_mut().for_each(shorten);
+                for tolerance in tolerances.values_mut() {
+                    *tolerance = shortened(redactor.value(std::mem::take(tolerance)));
+                }
+            }
+            Event::TargetPicked { .. }
             | Event::PhaseStarted { .. }
             | Event::ActivityStarted { .. }
             | Event::InjectionRequested { .. }

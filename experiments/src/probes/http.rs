@@ -45,6 +45,10 @@ pub struct HttpProvider {
     /// How often a connection that failed is tried again.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_retries: Option<u32>,
+    /// Whether a redirect is the answer instead of being followed. No document can say so.
+    #[serde(skip)]
+    #[schemars(skip)]
+    pub refuses_redirects: bool,
 }
 
 /// How long an HTTP request may take.
@@ -126,6 +130,7 @@ pub struct HttpExchange {
     retries: u32,
     retries_left: u32,
     redirects_left: u32,
+    refuses_redirects: bool,
 }
 
 /// What a transport does next.
@@ -149,6 +154,7 @@ impl HttpExchange {
             retries,
             retries_left: retries,
             redirects_left: MAX_REDIRECTS,
+            refuses_redirects: provider.refuses_redirects,
         })
     }
 
@@ -172,6 +178,9 @@ impl HttpExchange {
             }
             answer => answer?,
         };
+        if self.refuses_redirects {
+            return Ok(NextStep::ReadBody);
+        }
         let Some(next) = self.request.redirected(status, headers)? else {
             return Ok(NextStep::ReadBody);
         };

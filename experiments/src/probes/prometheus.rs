@@ -28,6 +28,7 @@ impl ProbeProvider for PrometheusProvider {
     /// Source: Prometheus' HTTP API, "Instant queries".
     fn transport(&self, timeout: Option<HumanDuration>) -> Transport<'_> {
         Transport::Http(Cow::Owned(HttpProvider {
+            refuses_redirects: false,
             url: format!("{}/api/v1/query", self.url.trim_end_matches('/')),
             method: None,
             headers: None,

@@ -4,13 +4,16 @@
 //! `docs/decisions/schema-validation.md`.
 
 mod leaf;
+mod published;
 mod spelling;
 mod walk;
 
 use crate::game_day::{GameDayFile, NoteContent};
 use crate::{Problem, document::Document};
+use published::{PUBLISHED_TEXT, PublishedSchema};
 use schemars::{JsonSchema, generate::SchemaSettings};
 use serde_json::{Value, json};
+use std::sync::LazyLock;
 
 /// The JSON Schema (draft 2020-12) of an experiment whose `${name}`s have been put in place.
 pub fn document_schema() -> Value {
@@ -87,6 +90,22 @@ fn bound_integers(schema: &mut Value) {
         }
         Value::Array(list) => list.iter_mut().for_each(bound_integers),
         _ => {}
+    }
+}
+
+/// Everything in an experiment document, whose `${name}`s have been put in place, that [`document_schema`] does not allow.
+pub fn check_document(document: &Value) -> Vec<Problem> {
+    static PUBLISHED: LazyLock<Option<PublishedSchema>> =
+        LazyLock::new(|| PublishedSchema::read(PUBLISHED_TEXT).ok());
+    static MADE: LazyLock<Value> = LazyLock::new(document_schema);
+    // While the types are worked on, they are ahead of the published file.
+    let published = match cfg!(debug_assertions) {
+        true => None,
+        false => PUBLISHED.as_ref(),
+    };
+    match published {
+        Some(schema) => walk::check_published(schema, document, "$"),
+        None => walk::check(&MADE, document, "$"),
     }
 }
 

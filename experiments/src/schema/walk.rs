@@ -1,6 +1,7 @@
 //! Walks a value and its schema side by side. Where a schema has branches, the one that was
 //! probably meant is found first, by its tag, its key, its JSON type or the fewest problems.
 
+use super::PublishedSchema;
 use super::leaf::{
     check_number, check_text, check_words, is_type, matches, none_of_the_keys, shared_tag, shown,
     single_keys, tag_of, unknown_word, unreadable, wrong_type,
@@ -11,9 +12,22 @@ use serde_json::{Map, Value};
 use std::cell::Cell;
 
 pub(super) fn check(schema: &Value, value: &Value, at: &str) -> Vec<Problem> {
+    check_from(schema, Definitions::Within(schema), value, at)
+}
+
+pub(super) fn check_published(schema: &PublishedSchema, value: &Value, at: &str) -> Vec<Problem> {
+    check_from(schema.root(), Definitions::Published(schema), value, at)
+}
+
+fn check_from<'s>(
+    schema: &'s Value,
+    definitions: Definitions<'s>,
+    value: &Value,
+    at: &str,
+) -> Vec<Problem> {
     let mut problems = Vec::new();
     let check = Check {
-        root: schema,
+        definitions,
         steps_left: Cell::new(MOST_STEPS),
     };
     check.visit(schema, value, at, 0, &mut problems);
@@ -28,8 +42,16 @@ const DEEPEST: usize = 500;
 /// as often with each step.
 const MOST_STEPS: u32 = 200_000;
 
+/// Where `$ref`s lead.
+enum Definitions<'s> {
+    /// Into this schema.
+    Within(&'s Value),
+    /// To definitions that are read when they are needed.
+    Published(&'s PublishedSchema),
+}
+
 struct Check<'s> {
-    root: &'s Value,
+    definitions: Definitions<'s>,
     steps_left: Cell<u32>,
 }
 
@@ -110,7 +132,10 @@ impl<'s> Check<'s> {
     /// What `$ref` points at.
     fn referred(&self, schema: &Map<String, Value>) -> Option<&'s Value> {
         let pointer = schema.get("$ref")?.as_str()?.strip_prefix('#')?;
-        self.root.pointer(pointer)
+        match self.definitions {
+            Definitions::Within(root) => root.pointer(pointer),
+            Definitions::Published(schema) => schema.definition(pointer),
+        }
     }
 
     fn type_fits(&self, schema: &Map<String, Value>, value: &Value) -> bool {

@@ -34,6 +34,8 @@ pub fn started(recovery: Option<u64>) -> Event {
         sha256: None,
         recovery_within: recovery.map(HumanDuration::seconds),
         approved_by: None,
+        question: None,
+        tolerances: Default::default(),
     }
 }
 

@@ -8,6 +8,7 @@ use backburn_agent::helpers::HelperSpec;
 use backburn_agent::packet_filter::PacketEffect;
 use backburn_tests::crash::{Place, Trial, trial, trial_of_the_rescue};
 use backburn_tests::crash_cases::{CASES, PROGRAMS, chosen, repeats};
+use backburn_tests::crash_plugins::PLUGIN_CASES;
 use backburn_tests::crash_strike::Strike;
 use backburn_tests::crash_world::World;
 use backburn_tests::isolated::in_network_namespace;
@@ -164,6 +165,7 @@ fn name_of_change(change: &Change) -> Option<&'static str> {
         Change::FileLimit(_) => Some("file-limit"),
         Change::Helper(_) => Some("helper"),
         Change::Replace(_) => Some("replace"),
+        Change::Plugin(_) => Some("plug-in"),
         // What another version wrote; no fault makes one.
         Change::Unreadable(_) => None,
     }
@@ -173,8 +175,8 @@ fn name_of_change(change: &Change) -> Option<&'static str> {
 fn changes_helpers_and_packet_effects_each_have_a_crash_case() {
     in_network_namespace(&PROGRAMS, || {
         let [mut changes, mut helpers, mut effects] = [const { BTreeSet::new() }; 3];
-        for case in CASES {
-            let (world, place) = (World::new(), Place::default());
+        for case in CASES.iter().chain(PLUGIN_CASES) {
+            let (world, place) = (World::new(), Place::of(case));
             // All are killed when the entry is written: agent and guardian before anything is done, and who asked before it settles that.
             place.inject(case, &world, Some("worker:before:4:both,hand:before:1"));
             let entry = place.state().join("ledger/trial.json");
@@ -188,7 +190,7 @@ fn changes_helpers_and_packet_effects_each_have_a_crash_case() {
             texts_under("harm", &entry["changes"], &mut effects);
             assert_eq!(place.restart(None).code(), Some(0), "{}", case.name);
         }
-        let all = ["file-limit", "helper", "kill", "replace", "stop"].map(str::to_owned);
+        let all = ["file-limit", "helper", "kill", "plug-in", "replace", "stop"].map(str::to_owned);
         assert_eq!(changes, BTreeSet::from(all));
         assert_eq!(helpers, serialized_variants::<HelperSpec>("role"));
         assert_eq!(effects, serialized_variants::<PacketEffect>("harm"));
@@ -214,6 +216,23 @@ fn process_killed_at_any_effect_leaves_nothing() {
                     let row: &mut Row = rows.entry((case.name, way)).or_default();
                     each(row, failpoint, "worker", |strike| trial(case, strike));
                 }
+            }
+        }
+        conclude(&rows);
+    });
+}
+
+#[test]
+fn plugin_whose_agent_is_killed_at_any_effect_leaves_nothing() {
+    in_network_namespace(&PROGRAMS, || {
+        let mut rows = BTreeMap::new();
+        for case in PLUGIN_CASES {
+            for (way, failpoint) in [
+                ("agent killed after", "after:{n}"),
+                ("both killed after, restart", "after:{n}:both"),
+            ] {
+                let row: &mut Row = rows.entry((case.name, way)).or_default();
+                each(row, failpoint, "worker", |strike| trial(case, strike));
             }
         }
         conclude(&rows);

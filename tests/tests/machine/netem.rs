@@ -8,6 +8,7 @@ use backburn_tests::machine::in_virtual_machine;
 use backburn_tests::network::{BESIDE, DEVICE, HERE, THERE, Wire, at, udp};
 use backburn_tests::network_fault::{Fault, figure};
 use backburn_tests::programs;
+use backburn_tests::wait::wait_within;
 use serde_json::{Value, json};
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -85,6 +86,10 @@ fn latency(wire: &Wire) {
         let arguments = json!({"to": there, "delay": "50ms", "direction": direction});
         let fault = injected("network-latency", &arguments, "delay 50ms");
         let (harmed, untouched) = (round_trip(at(there, 8000)), round_trip(at(beside, 8000)));
+        // The last look before the end may be too late on a slow machine, and then the one before it counts.
+        wait_within("it is seen to act", Duration::from_secs(20), || {
+            fault.seen()["acts"] == true
+        });
         let effect = fault.end();
         let added = harmed.saturating_sub(idle);
         let ms = |time: Duration| time.as_secs_f64() * 1000.0;

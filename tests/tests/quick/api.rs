@@ -14,7 +14,7 @@ type Row = (
 );
 
 /// Every operation. Whoever makes a new one says here who may use it.
-const OPERATIONS: [Row; 69] = [
+const OPERATIONS: [Row; 77] = [
     ("get", "/healthz", "", None, 200),
     ("get", "/readyz", "", None, 200),
     ("get", "/metrics", "viewer", None, 200),
@@ -76,6 +76,32 @@ const OPERATIONS: [Row; 69] = [
     ("get", "/api/v1/runs/{run}", "viewer", None, 404),
     ("get", "/api/v1/runs/{run}/events", "viewer", None, 404),
     ("get", "/api/v1/runs/{run}/notes", "viewer", None, 404),
+    ("get", "/api/v1/runs/{run}/report", "viewer", None, 404),
+    ("get", "/api/v1/coverage", "viewer", None, 200),
+    ("get", "/api/v1/coverage/badge", "viewer", None, 400),
+    ("get", "/api/v1/actions", "viewer", None, 200),
+    (
+        "post",
+        "/api/v1/actions",
+        "operator",
+        Some(r#"{"title": "", "owner": ""}"#),
+        400,
+    ),
+    ("get", "/api/v1/actions/{action}", "viewer", None, 404),
+    (
+        "patch",
+        "/api/v1/actions/{action}",
+        "operator",
+        Some("{}"),
+        404,
+    ),
+    (
+        "post",
+        "/api/v1/actions/{action}/close",
+        "operator",
+        Some("{}"),
+        404,
+    ),
     ("get", "/api/v1/runs/{run}/trace", "viewer", None, 404),
     ("get", "/api/v1/runs/{run}/stream", "viewer", None, 404),
     (

@@ -1,8 +1,10 @@
 //! The bodies of requests and answers, as JSON. The handlers answer with these types and the command line reads the same
 //! ones, so that a field has one name and one meaning on both sides.
 
+mod actions;
 mod agents;
 mod audit;
+mod coverage;
 mod experiments;
 mod game_days;
 mod halt;
@@ -13,10 +15,12 @@ mod runs;
 pub(super) mod safe_integer;
 mod tokens;
 
+pub use actions::{ActionInfo, ChangeActionRequest, CloseActionRequest, NewActionRequest};
 pub use agents::{
     AgentInfo, DoctorFinding, DuplicateInfo, FaultInfo, LabelsRequest, OwedInjection,
 };
 pub use audit::{AuditLogEntry, AuditVerification};
+pub use coverage::{CoverageInfo, TriedFault};
 pub use experiments::{
     ApplyResult, ExperimentInfo, InlineRunRequest, PauseInfo, PauseRequest, ResumeScheduleResult,
     StartRunRequest, StartRunResult, UpcomingRuns, VersionInfo,

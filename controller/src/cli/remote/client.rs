@@ -175,6 +175,18 @@ impl Client {
         runtime()?.block_on(self.request("GET", path, None))
     }
 
+    /// Sends a GET request and waits for the whole answer, which is text.
+    pub(in crate::cli) fn get_text(&self, path: &str) -> Result<String, CommandFailure> {
+        runtime()?.block_on(async {
+            let response = self.open("GET", path, None, &[]).await?;
+            let whole = response.into_body().collect().await;
+            let bytes = whole.map_err(|error| self.unreachable(&error))?.to_bytes();
+            String::from_utf8(bytes.into()).map_err(|_| {
+                CommandFailure::invalid("the answer of the controller is not valid UTF-8")
+            })
+        })
+    }
+
     /// Sends a POST request with a body and waits for the whole answer.
     pub(in crate::cli) fn post<T: DeserializeOwned>(
         &self,

@@ -1,9 +1,11 @@
 //! Commands that are sent to a controller over its HTTP API: one file for each kind of resource.
 
+pub(super) mod actions;
 pub(super) mod agents;
 pub(super) mod approvals;
 pub(super) mod audit;
 mod client;
+pub(super) mod coverage;
 mod event_stream;
 mod experiment_ref;
 pub(super) mod experiments;
@@ -12,6 +14,7 @@ pub(super) mod game_days;
 pub(super) mod halt;
 mod lock_options;
 pub(super) mod login;
+pub(super) mod run_report;
 mod note_lines;
 pub(super) mod notes;
 mod run_view;

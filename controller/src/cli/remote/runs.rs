@@ -1,5 +1,6 @@
 //! Runs on a fleet: planning, starting, following, stopping, listing and approving them.
 
+use super::super::comparison::LAST_HELD;
 use super::super::progress::{OutputStyle, ProgressThread};
 use super::super::run::CompletedRun;
 use super::super::signals::{self, RunSignal, RunSignals};
@@ -14,9 +15,11 @@ use super::{ControllerOptions, LockOptions, RemoteExperiment};
 use backburn::api::types::{
     ApprovalInfo, RunInfo, RunPlan, StartRunResult, StopRequest, StopResult,
 };
+use backburn::report::EarlierRun;
 use backburn::runner::FinishedRun;
 use backburn_experiments::journal::{Run, Verdict, WAITING_FOR_APPROVAL, verdict};
 use backburn_experiments::probes::address::percent_encoded;
+use backburn_experiments::terminal_text::escape;
 use clap::Args;
 use serde_json::{Map, Value, json};
 use std::path::PathBuf;
@@ -75,6 +78,48 @@ pub(in crate::cli) fn run(
         Some(followed) => (followed.finished.verdict.exit_code, Some(followed)),
         None => (EXIT_INTERRUPTED, None),
     })
+}
+
+/// The run of a controller to compare a run with: the latest of the stored experiment that held, or the one with this id.
+///
+/// # Errors
+/// There is none.
+pub(in crate::cli) fn earlier_run(
+    controller: &ControllerOptions,
+    experiment: &RemoteExperiment,
+    which: &str,
+) -> Result<EarlierRun, CommandFailure> {
+    let client = controller.client()?;
+    let run: RunInfo = match (which == LAST_HELD, experiment) {
+        (false, _) => {
+            let run = run_view::resolve(&client, which)?;
+            client.get(&format!("/api/v1/runs/{}", percent_encoded(&run)))?
+        }
+        (true, RemoteExperiment::Stored(name)) => {
+            let path = format!(
+                "/api/v1/runs?limit=1&outcome=held&experiment={}",
+                percent_encoded(name)
+            );
+            let found: Vec<RunInfo> = client.get(&path)?;
+            found.into_iter().next().ok_or_else(|| {
+                CommandFailure::invalid(format!(
+                    "no run of experiment `{name}` has held\nhint: run it without `--compare-with` first"
+                ))
+            })?
+        }
+        (true, RemoteExperiment::Inline(_)) => {
+            return Err(CommandFailure::invalid(
+                "`--compare-with last-held` requires an experiment that the controller stores\nhint: store it with `backburn apply`, or give the id of a run",
+            ));
+        }
+    };
+    let verdict = run
+        .verdict
+        .and_then(|verdict| serde_json::from_value::<Verdict>(verdict).ok());
+    let known = run.started.parse().ok().zip(verdict);
+    let (started, verdict) = known
+        .ok_or_else(|| CommandFailure::invalid(format!("run {} is not over", escape(&run.id))))?;
+    Ok(EarlierRun::new(run.id, started, run.version, &verdict))
 }
 
 /// Says that a run waits for approval, and who can do what about it.

@@ -133,6 +133,14 @@ impl Machine {
             sha256: self.parameters.sha256.clone(),
             recovery_within: experiment.document.recovery.map(|recovery| recovery.within),
             approved_by: (self.parameters.approval.as_ref()).map(|approval| approval.by.clone()),
+            question: (experiment.document.steady_state_hypothesis.as_ref())
+                .map(|hypothesis| hypothesis.title.clone()),
+            tolerances: (experiment.hypothesis.iter())
+                .filter_map(|probe| {
+                    let tolerance = serde_json::to_value(probe.tolerance.as_ref()?).ok()?;
+                    Some((probe.name.clone(), tolerance))
+                })
+                .collect(),
         };
         self.record(started);
         self.stage = RunStage::CheckingPrograms;

@@ -1,5 +1,6 @@
-//! A store in SQLite on a local disk: one thread writes, and any number of threads read.
+//! A store in SQLite on a local disk: one thread at a time writes, and any number of threads read.
 
+mod actions;
 mod approvals;
 mod audit;
 mod backup;
@@ -19,9 +20,10 @@ use super::Store;
 use super::error::{StoreError, StoreErrorKind};
 use super::export::ImportError;
 use super::records::{
-    ApiTokenRecord, ApprovalRecord, AuditEntry, AuditHead, AuditRecord, Backup, ChainVerification,
-    EnrolledAgent, ExperimentRecord, ExperimentVersionRecord, GameDayDocumentRecord, GameDayRecord,
-    GameDayRun, Hash, JoinTokenRecord, NewRun, NoteStream, NumberedEvent, OwnedKind, PutResult,
+    ActionChange, ActionChangeEntry, ApiTokenRecord, ApprovalRecord, AuditEntry, AuditHead,
+    AuditRecord, Backup, ChainVerification, EnrolledAgent, ExperimentRecord,
+    ExperimentVersionRecord, GameDayDocumentRecord, GameDayRecord, GameDayRun, Hash,
+    JoinTokenRecord, NewRun, NoteStream, NumberedEvent, OwnedKind, PutResult,
     RestoreSummary, RunEnd, RunFilter, RunNote, RunNoteEntry, RunRecord, StoreStatistics,
     WaitingRun,
 };
@@ -35,7 +37,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io::{BufRead, Write};
 use std::path::Path;
 use std::sync::{Mutex, PoisonError};
-use writer::{Atomicity, WriterThread};
+use writer::{Atomicity, Writer};
 
 /// How many idle reading connections are kept.
 const MAX_IDLE_READERS: usize = 8;
@@ -44,7 +46,7 @@ const MAX_IDLE_READERS: usize = 8;
 #[derive(Debug)]
 pub struct SqliteStore {
     // In the order in which they are dropped: the lock last.
-    writer: WriterThread,
+    writer: Writer,
     readers: Mutex<Vec<Connection>>,
     errors: Mutex<BTreeMap<&'static str, u64>>,
     folder: StoreFolder,
@@ -151,9 +153,7 @@ impl SqliteStore {
                 true => schema::migrate(&mut connection)?,
                 false => schema::require_newest(&connection)?,
             }
-            WriterThread::start(connection).map_err(|error| {
-                StoreError::new(StoreErrorKind::Io, "no thread could be started").caused_by(error)
-            })
+            Ok(Writer::new(connection))
         };
         let writer = open().map_err(|error: StoreError| error.while_doing(&what))?;
         Ok(SqliteStore {
@@ -303,7 +303,7 @@ impl Store for SqliteStore {
 
     fn append(&self, run: &str, entry: &JournalEntry) -> Result<u64, StoreError> {
         let run = run.to_owned();
-        // Encoded here, because the only writing thread has enough to do.
+        // Encoded before it waits for the connection, which all writers share.
         let entry = codec::json(entry)?;
         self.writer
             .write(Atomicity::SingleStatement, move |connection| {
@@ -324,6 +324,16 @@ impl Store for SqliteStore {
     fn events(&self, run: &str, after: u64, limit: u32) -> Result<Vec<NumberedEvent>, StoreError> {
         self.read("read a run's journal", |connection| {
             runs::events(connection, run, after, limit)
+        })
+    }
+
+    fn journal_lines(
+        &self,
+        run: &str,
+        read: &mut dyn FnMut(&str) -> bool,
+    ) -> Result<(), StoreError> {
+        self.read("read a run's journal", |connection| {
+            runs::journal_lines(connection, run, read)
         })
     }
 
@@ -474,6 +484,23 @@ impl Store for SqliteStore {
 
     fn unclean_runs(&self) -> Result<Vec<String>, StoreError> {
         self.read("list the runs that are not clean", run_notes::unclean_runs)
+    }
+
+    fn append_action_change(
+        &self,
+        action: Option<u64>,
+        at: Timestamp,
+        who: &str,
+        change: &ActionChange,
+    ) -> Result<u64, StoreError> {
+        let (who, change) = (who.to_owned(), change.clone());
+        self.write("change an action", move |connection| {
+            actions::append(connection, action, at, &who, &change)
+        })
+    }
+
+    fn action_changes(&self) -> Result<Vec<ActionChangeEntry>, StoreError> {
+        self.read("list the actions", actions::list)
     }
 
     fn forget_run(&self, before: Timestamp) -> Result<Option<String>, StoreError> {

@@ -107,6 +107,24 @@ pub(super) fn events(
     })
 }
 
+pub(super) fn journal_lines(
+    connection: &Connection,
+    run: &str,
+    read: &mut dyn FnMut(&str) -> bool,
+) -> Result<(), StoreError> {
+    let ordinal = ordinal(connection, run)?;
+    let query = "SELECT entry FROM events WHERE run = ?1 ORDER BY number";
+    let mut statement = connection.prepare_cached(query)?;
+    let mut rows = statement.query([ordinal])?;
+    while let Some(row) = rows.next()? {
+        let entry = row.get_ref(0)?.as_str().map_err(rusqlite::Error::from)?;
+        if !read(entry) {
+            break;
+        }
+    }
+    Ok(())
+}
+
 pub(super) fn close(
     connection: &Connection,
     run: &str,

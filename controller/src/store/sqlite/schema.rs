@@ -18,6 +18,7 @@ const STEPS: &[&str] = &[
     include_str!("7.sql"),
     include_str!("8.sql"),
     include_str!("9.sql"),
+    include_str!("10.sql"),
 ];
 
 /// The version whose step separates secrets from documents.

@@ -4,7 +4,7 @@
 use super::experiments;
 use crate::store::error::{StoreError, StoreErrorKind};
 use crate::store::export::{FORMAT, ImportError, LineProblem};
-use crate::store::records::{Hash, OwnedKind, Role, TokenOrigin, Trigger};
+use crate::store::records::{ActionChange, Hash, OwnedKind, Role, TokenOrigin, Trigger};
 use crate::store::stored_secrets::StoredSecrets;
 use backburn_experiments::game_day::GameDayMode;
 use backburn_experiments::journal::{JournalEntry, Outcome};
@@ -147,6 +147,18 @@ const TABLES: &[ExportTable] = &[
             FROM run_notes JOIN runs ON runs.number = run_notes.run ORDER BY runs.number, run_notes.number",
         insert: "INSERT INTO run_notes (run, number, at, who, kind, body, previous, hash) \
             VALUES ((SELECT number FROM runs WHERE id = ?1), ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
+    },
+    ExportTable {
+        kind: "action-change",
+        columns: &[
+            ("number", Column::Number, false),
+            ("action", Column::Number, false),
+            ("at", Column::Time, false),
+            ("who", Column::Text, false),
+            ("change", Column::Json(json::<ActionChange>), false),
+        ],
+        select: "SELECT number, action, at, who, change FROM action_changes ORDER BY number",
+        insert: "INSERT INTO action_changes (number, action, at, who, change) VALUES (?1, ?2, ?3, ?4, ?5)",
     },
     ExportTable {
         kind: "game-day-document",

@@ -1,0 +1,137 @@
+//! What a fault could have changed, to be compared: files with content, mode, owner, times and extended attributes, and processes.
+
+use super::program::sha256;
+use crate::processes::ProcessTable;
+use rustix::fs::{lgetxattr, llistxattr};
+use std::collections::BTreeMap;
+use std::fs::Metadata;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+
+/// Most files of a fingerprint. A folder with more is taken in part, which the report says.
+const MAX_FILES: usize = 5_000;
+/// Longest file whose content is compared, in bytes; of a longer one the length and the times are.
+const MAX_CONTENT_BYTES: u64 = 16 << 20;
+/// Longest extended attribute, in bytes.
+const MAX_ATTRIBUTE_BYTES: usize = 64 << 10;
+
+/// The state of the places that a fault may touch, a text for each thing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Fingerprint(BTreeMap<String, String>);
+
+impl Fingerprint {
+    /// Takes the fingerprint of these folders and files with all that is in them, and of these processes.
+    pub(super) fn take(places: &[PathBuf], processes: &[i32]) -> Self {
+        let mut lines = BTreeMap::new();
+        for place in places {
+            look(place, &mut lines);
+        }
+        let table = ProcessTable::default();
+        for pid in processes {
+            let state = match table.stat(*pid) {
+                Some(stat) if stat.state == 'T' || stat.state == 't' => "stopped",
+                Some(stat) if !stat.is_dead() => "there",
+                _ => "gone",
+            };
+            lines.insert(format!("process {pid}"), state.to_owned());
+        }
+        Fingerprint(lines)
+    }
+
+    /// What differs, in words; none where all is the same.
+    pub(super) fn difference(&self, now: &Fingerprint) -> Option<String> {
+        let mut found = Vec::new();
+        for (thing, before) in &self.0 {
+            match now.0.get(thing) {
+                None => found.push(format!("{thing} is gone")),
+                Some(after) if after != before => {
+                    found.push(format!("{thing} was `{before}` and is `{after}`"));
+                }
+                Some(_) => {}
+            }
+        }
+        let is_new = |thing: &&String| !self.0.contains_key(*thing);
+        found.extend(
+            now.0
+                .keys()
+                .filter(is_new)
+                .map(|thing| format!("{thing} is new")),
+        );
+        (!found.is_empty()).then(|| found.join("; "))
+    }
+}
+
+fn look(path: &Path, lines: &mut BTreeMap<String, String>) {
+    // A file that went between two looks is one that is not there.
+    let Ok(metadata) = path.symlink_metadata() else {
+        return;
+    };
+    if lines.len() >= MAX_FILES {
+        return;
+    }
+    lines.insert(path.display().to_string(), describe(path, &metadata));
+    if metadata.is_dir() {
+        let mut inside: Vec<PathBuf> = std::fs::read_dir(path)
+            .into_iter()
+            .flatten()
+            .filter_map(|entry| Some(entry.ok()?.path()))
+            .collect();
+        inside.sort();
+        for path in inside {
+            look(&path, lines);
+        }
+    }
+}
+
+fn describe(path: &Path, metadata: &Metadata) -> String {
+    let what = format!(
+        "mode {:o} owner {}:{} attributes {:?}",
+        metadata.mode(),
+        metadata.uid(),
+        metadata.gid(),
+        attributes(path)
+    );
+    if metadata.is_dir() {
+        // Its times tell that a name was made or removed meanwhile, as every undo by renaming does.
+        return format!("folder {what}");
+    }
+    let content = if metadata.is_symlink() {
+        format!(
+            "link to {}",
+            std::fs::read_link(path).unwrap_or_default().display()
+        )
+    } else if metadata.is_file() && metadata.len() <= MAX_CONTENT_BYTES {
+        let content = crate::files::read_regular(path, MAX_CONTENT_BYTES);
+        let hash = content.map(|content| sha256(&content)).unwrap_or_default();
+        format!("content {}", hash.get(..16).unwrap_or_default())
+    } else {
+        "content not read".to_owned()
+    };
+    format!(
+        "{what} length {} modified {}.{:09} {content}",
+        metadata.len(),
+        metadata.mtime(),
+        metadata.mtime_nsec()
+    )
+}
+
+/// The extended attributes of a file, each with its value.
+fn attributes(path: &Path) -> BTreeMap<String, String> {
+    let mut names = vec![0; MAX_ATTRIBUTE_BYTES];
+    let length = llistxattr(path, &mut names).unwrap_or(0);
+    names.truncate(length);
+    let mut value = vec![0; MAX_ATTRIBUTE_BYTES];
+    let names = names.split(|byte| *byte == 0);
+    names
+        .filter(|name| !name.is_empty())
+        .map(|name| {
+            let length = lgetxattr(path, name, &mut value).unwrap_or(0);
+            let content = value.get(..length).unwrap_or_default();
+            let hash = sha256(content);
+            (
+                String::from_utf8_lossy(name).into_owned(),
+                hash.get(..8).unwrap_or_default().to_owned(),
+            )
+        })
+        .collect()
+}

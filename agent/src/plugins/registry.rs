@@ -1,0 +1,249 @@
+//! The plug-ins of a host: those that its policy allows, by name and hash, and what became of each when the agent started.
+
+use super::call::PluginCall;
+use super::capabilities::capability_bits;
+use super::declaration::{PLUGIN_PROTOCOL, PluginDeclaration, is_fault_name};
+use super::program::{PinnedProgram, read_trusted, sha256};
+use crate::host::{Confinement, Host};
+use crate::policy::HostPolicy;
+use backburn_experiments::Problem;
+use backburn_experiments::wire::FaultDescription;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// How long `describe` may take.
+const DESCRIBE_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// A plug-in that the owner of a host allows.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct AllowedPlugin {
+    /// Its name, which is also its fault's.
+    pub name: String,
+    /// The absolute path of its file: an executable that only root can write, in folders that only root can write.
+    pub path: PathBuf,
+    /// SHA-256 of the file, in hexadecimal digits (`sha256sum FILE`). Another file is not run.
+    pub sha256: String,
+    /// The capabilities that it may keep, of those that it asks for, e.g. `CAP_NET_BIND_SERVICE`. Default: none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub capabilities: Vec<String>,
+}
+
+impl AllowedPlugin {
+    /// What is wrong with it; `at` is its place in the policy.
+    pub(crate) fn problems(&self, at: &str) -> Vec<Problem> {
+        let mut problems = Vec::new();
+        if !is_fault_name(&self.name) {
+            problems.push(
+                Problem::new(
+                    format!("{at}.name"),
+                    format!("`{}` is not a fault's name", self.name),
+                )
+                .hint("lower-case letters, digits and `-`"),
+            );
+        } else if crate::faults::find(&self.name).is_some() {
+            problems.push(
+                Problem::new(
+                    format!("{at}.name"),
+                    format!("`{}` is a built-in fault", self.name),
+                )
+                .hint("give the plug-in another name"),
+            );
+        }
+        if !self.path.is_absolute() {
+            problems.push(
+                Problem::new(
+                    format!("{at}.path"),
+                    format!("`{}` is not an absolute path", self.path.display()),
+                )
+                .hint("a path that begins with `/`"),
+            );
+        }
+        let is_hash = self.sha256.len() == 64 && self.sha256.bytes().all(|c| c.is_ascii_hexdigit());
+        if !is_hash {
+            problems.push(
+                Problem::new(format!("{at}.sha256"), "this is not a SHA-256 hash").hint(format!(
+                    "64 hexadecimal digits: `sha256sum {}`",
+                    self.path.display()
+                )),
+            );
+        }
+        if let Err(why) = capability_bits(&self.capabilities) {
+            problems.push(Problem::new(format!("{at}.capabilities"), why));
+        }
+        problems
+    }
+}
+
+/// A plug-in that can be used.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct UsablePlugin {
+    /// What it says of itself.
+    pub declaration: PluginDeclaration,
+    /// Its pinned copy.
+    pub program: PinnedProgram,
+    /// The capabilities that it asks for and that the policy grants, a bit for each.
+    pub capabilities: u64,
+}
+
+/// What became of a plug-in.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum PluginState {
+    /// It can be used.
+    Usable(Box<UsablePlugin>),
+    /// It cannot be used; says why.
+    Refused(String),
+}
+
+/// A plug-in that the policy names.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct InstalledPlugin {
+    /// Its name.
+    pub name: String,
+    /// The path of its file.
+    pub path: PathBuf,
+    /// What became of it.
+    pub state: PluginState,
+}
+
+/// The plug-ins of a host.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct PluginRegistry {
+    installed: Vec<InstalledPlugin>,
+}
+
+impl PluginRegistry {
+    /// Pins the plug-ins that the policy allows, and has each describe itself. Takes at the most some 2 s: they are asked side by side.
+    pub fn load(host: &Host, state: &Path, policy: &HostPolicy) -> Self {
+        let installed = std::thread::scope(|scope| {
+            let started: Vec<_> = (policy.plugins.iter())
+                .map(|allowed| {
+                    let host = host.for_thread();
+                    (allowed, scope.spawn(move || load(&host, state, allowed)))
+                })
+                .collect();
+            let ended = started
+                .into_iter()
+                .map(|(allowed, thread)| InstalledPlugin {
+                    name: allowed.name.clone(),
+                    path: allowed.path.clone(),
+                    state: match thread.join() {
+                        Ok(Ok(usable)) => PluginState::Usable(Box::new(usable)),
+                        Ok(Err(why)) => PluginState::Refused(why),
+                        Err(_) => {
+                            PluginState::Refused("it could not be loaded: a thread failed".into())
+                        }
+                    },
+                });
+            ended.collect()
+        });
+        PluginRegistry { installed }
+    }
+
+    /// All plug-ins that the policy names, usable or not.
+    pub fn installed(&self) -> &[InstalledPlugin] {
+        &self.installed
+    }
+
+    /// The plug-ins that can be used.
+    pub fn usable(&self) -> impl Iterator<Item = &UsablePlugin> {
+        self.installed
+            .iter()
+            .filter_map(|plugin| match &plugin.state {
+                PluginState::Usable(usable) => Some(&**usable),
+                PluginState::Refused(_) => None,
+            })
+    }
+
+    /// The plug-in that this fault is.
+    pub fn find(&self, fault: &str) -> Option<&InstalledPlugin> {
+        self.installed.iter().find(|plugin| plugin.name == fault)
+    }
+
+    /// The faults of the plug-ins that can be used.
+    pub fn descriptions(&self) -> Vec<FaultDescription> {
+        self.usable()
+            .map(|plugin| plugin.declaration.describe())
+            .collect()
+    }
+}
+
+fn load(host: &Host, state: &Path, allowed: &AllowedPlugin) -> Result<UsablePlugin, String> {
+    let content = read_trusted(&allowed.path)
+        .map_err(|error| format!("{} cannot be used: {error}", allowed.path.display()))?;
+    let found = sha256(&content);
+    if !found.eq_ignore_ascii_case(&allowed.sha256) {
+        return Err(format!(
+            "{} was changed: its SHA-256 is {found}, and the policy allows {}",
+            allowed.path.display(),
+            allowed.sha256
+        ));
+    }
+    let usable = UsablePlugin::pin(host, state, &allowed.name, &content)?;
+    let granted = capability_bits(&allowed.capabilities)?;
+    let missing: Vec<&str> = (usable.declaration.capabilities.iter())
+        .filter(|name| !allowed.capabilities.contains(name))
+        .map(String::as_str)
+        .collect();
+    match missing.is_empty() {
+        true => Ok(UsablePlugin {
+            capabilities: usable.capabilities & granted,
+            ..usable
+        }),
+        false => Err(format!(
+            "it needs {}, which the policy does not grant it: name them in its `capabilities`",
+            missing.join(", ")
+        )),
+    }
+}
+
+impl UsablePlugin {
+    /// Pins a plug-in's content and has it describe itself. It is granted what it asks for.
+    ///
+    /// # Errors
+    /// It could not be pinned, or what it says of itself is wrong.
+    pub(super) fn pin(
+        host: &Host,
+        state: &Path,
+        name: &str,
+        content: &[u8],
+    ) -> Result<Self, String> {
+        if !rustix::process::geteuid().is_root() {
+            return Err(
+                "plug-ins require root: they run in process namespaces of their own".into(),
+            );
+        }
+        let program =
+            PinnedProgram::pin(host, state, name, content).map_err(|error| error.to_string())?;
+        let call = PluginCall {
+            program: &program,
+            request: json!({"verb": "describe", "protocol": PLUGIN_PROTOCOL}),
+            timeout: DESCRIBE_TIMEOUT,
+            confinement: Confinement {
+                is_sealed: true,
+                ..Confinement::default()
+            },
+        };
+        let declaration: PluginDeclaration = call.run().map_err(|failure| failure.to_string())?;
+        if let Some(problem) = declaration.problem(name) {
+            return Err(format!("plug-in `{name}` {problem}"));
+        }
+        Ok(UsablePlugin {
+            capabilities: capability_bits(&declaration.capabilities)?,
+            declaration,
+            program,
+        })
+    }
+
+    /// What its process may do outside of plans.
+    pub fn confinement(&self) -> Confinement {
+        Confinement {
+            capabilities: self.capabilities,
+            ..Confinement::default()
+        }
+    }
+}
