@@ -25,6 +25,7 @@ pub mod hung_agent;
 pub mod labels;
 pub mod ledger;
 pub mod local_abort_rules;
+pub mod memory_limits;
 pub mod metrics;
 pub mod netlink;
 pub mod network;

@@ -135,6 +135,14 @@ fn fill_until_a_level_takes_what_is_missing() {
     assert_says(&memory.notes, "2GiB are missing until 75%");
     let (rule, _) = refused(plan("memory-fill", json!({"until": "50%"}), as_it_is));
     assert_eq!(rule, "no-match");
+    // A container of 2 GiB, of which half is in use.
+    let contained = plan("memory-fill", json!({"until": "75%"}), |host| {
+        (host.memory.total, host.memory.available) = (2 * GIB, GIB);
+        host.memory.is_limited = true;
+    });
+    let contained = contained.unwrap();
+    assert_eq!(within(&helper(&contained), "bytes"), Some(&json!(GIB / 2)));
+    assert_says(&contained.notes, "control group may use 2GiB");
 }
 
 #[test]

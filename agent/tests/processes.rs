@@ -85,6 +85,27 @@ fn selector_long_name_matches_as_a_whole() {
 }
 
 #[test]
+fn process_that_shows_a_secret_in_its_title_is_named_without_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let program = folder.path().join("exporter-of-a-data-base");
+    std::fs::copy("/bin/sleep", &program).unwrap();
+    for title in [
+        "exporter-of-a-data-base: dsn=postgres://a:secret@b",
+        "exporter-of-a-data-base secret",
+        "exporter-of-a-data-base\tsecret",
+    ] {
+        let mut command = Command::new(&program);
+        let victim = VictimProcess::start(command.arg0(title).arg("62.5"));
+        let found = find(json!({"pid": victim.id.pid})).unwrap();
+        assert_eq!(found.victims[0].name, "exporter-of-a-data-base", "{title}");
+        assert_eq!(
+            all(json!({"name": "exporter-of-a-data-base"})),
+            [victim.id.pid]
+        );
+    }
+}
+
+#[test]
 fn selector_listening_finds_only_the_listeners() {
     const LISTEN: &str = "
 import os, socket, sys, time

@@ -5,9 +5,12 @@
 
 mod common;
 
+use backburn_agent::changes::Change;
+use backburn_agent::faults::{PlanContext, find};
 use backburn_agent::helpers::{DiskBallast, HelperSpec, MemoryBallast};
 use backburn_agent::metrics::memory_available;
-use backburn_agent::processes::ProcessTable;
+use backburn_agent::plan::LocalHost;
+use backburn_agent::processes::{ProcessTable, Protection};
 use backburn_experiments::HumanDuration;
 use common::{Helper, alone, in_one_of_twenty, is_root, until};
 use nix::mount::{MsFlags, mount};
@@ -258,6 +261,68 @@ fn fill_up_to_the_reserve(folder: &Path) {
 
     let none = Helper::start(&disk(folder, MIB, 4096 * MIB), LONG);
     assert!(none.failed().contains("nothing filled"), "{}", none.said);
+}
+
+/// Half fills the file system with a file, then plans to fill it to a level, and does.
+fn fill_to_a_level(folder: &Path) {
+    // What `df` counts: root's own share is neither used nor available.
+    let used_and_whole = || {
+        let system = statvfs(folder).unwrap();
+        let used = (system.f_blocks - system.f_bfree) * system.f_frsize;
+        (used, used + system.f_bavail * system.f_frsize)
+    };
+    std::fs::write(folder.join("theirs"), vec![1; 16 * MIB as usize]).unwrap();
+    let (before, whole) = used_and_whole();
+    let context = PlanContext {
+        host: &LocalHost::default(),
+        protection: &Protection::default(),
+        protected_ports: &[],
+        protected_paths: &Default::default(),
+        control_connection: None,
+        injection: "trial",
+        first_mark: 0,
+        held: &[],
+        duration: Some(HumanDuration::seconds(10)),
+        seed: 1,
+    };
+    let planned = |level: &str| {
+        let arguments = serde_json::json!({"path": folder, "until": level, "reserve": "0"});
+        find("disk-fill")
+            .unwrap()
+            .plan(arguments.as_object().unwrap(), &context)
+    };
+    for (level, share) in [("80%", 0.8), ("30MiB", 30.0 * MIB as f64 / whole as f64)] {
+        let mut plan = planned(level).unwrap();
+        let Some(Change::Helper(change)) = plan.changes.pop() else {
+            panic!("{:?}", plan.changes)
+        };
+        let mut helper = Helper::start(&change.spec, LONG);
+        helper.ready();
+        let wanted = share * whole as f64;
+        until("the level is reached", || {
+            used_and_whole().0 as f64 >= wanted - 64.0 * 1024.0
+        });
+        let used = used_and_whole().0;
+        assert!(
+            (used as f64) < wanted + MIB as f64,
+            "{level}: {used} of {whole}, from {before}"
+        );
+        // It is there already.
+        let reached = planned(level).unwrap_err();
+        assert_eq!(reached.rule, "no-match", "{reached}");
+        helper.kill();
+        until("it is free again", || used_and_whole().0 == before);
+    }
+}
+
+#[test]
+fn disk_fill_until_a_level_fills_a_tmpfs_to_it() {
+    with_file_system("a_tmpfs_is_filled_to_a_level", "tmpfs", fill_to_a_level);
+}
+
+#[test]
+fn disk_fill_until_a_level_fills_an_ext4_to_it() {
+    with_file_system("an_ext4_is_filled_to_a_level", "ext4", fill_to_a_level);
 }
 
 #[test]

@@ -9,6 +9,7 @@ pub mod files;
 pub mod fleet;
 pub mod listener;
 pub mod oidc;
+pub mod page;
 pub mod pki;
 pub mod providers;
 pub mod report;

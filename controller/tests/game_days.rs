@@ -4,7 +4,7 @@
 mod support;
 
 use backburn::service::Service;
-use backburn::store::{NoteStream, Role, SqliteStore, Store as _};
+use backburn::store::{NoteStream, Role, RunNote, SqliteStore, Store as _};
 use http_body_util::BodyExt as _;
 use serde_json::{Value, json};
 use std::sync::Arc;
@@ -894,4 +894,70 @@ async fn game_day_goes_on_after_a_restart_and_its_export_is_whole() {
             .is_some()
     };
     world.controller.until("it is over there", over).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn step_that_was_about_to_start_when_the_controller_ended_is_discussed() {
+    let world = world().await;
+    let document = day(json!([{"experiment": "slow-database", "discuss": "by-hand"}]));
+    let request = json!({ "document": document });
+    let prepared = world
+        .ok("POST", "/api/v1/game-days", &world.ada, Some(request))
+        .await;
+    let id = prepared["id"].as_str().unwrap();
+    // All that the store has if the controller dies at that moment.
+    let note = RunNote {
+        at: jiff::Timestamp::now(),
+        who: "ada".into(),
+        kind: "state".into(),
+        body: json!({"state": "starting", "step": 1}),
+    };
+    let service = &world.controller.service;
+    tokio::task::block_in_place(|| service.record_note(NoteStream::GameDay, id, &note)).unwrap();
+    service.game_days_changed();
+    let path = format!("/api/v1/game-days/{id}");
+    world.until_state(&path, "discussion").await;
+    let notes = world.notes(&path, &world.eve).await;
+    let why = notes[1]["body"]["why"].as_str().unwrap();
+    assert!(why.contains("ended before the step had started"), "{why}");
+    assert!(world.controller.file("db-1").exists());
+    let runs = world.ok("GET", "/api/v1/runs", &world.eve, None).await;
+    assert_eq!(runs, json!([]));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn game_day_of_another_team_does_not_exist() {
+    let world = world().await;
+    let pia = world
+        .controller
+        .team_token("pia", Role::Operator, &["payments"]);
+    let sam = world
+        .controller
+        .team_token("sam", Role::Operator, &["shop"]);
+    let document = day(json!([{"lasts": "1h"}]));
+    let stored = "/api/v1/game-day-documents/of-pay";
+    world.ok("PUT", stored, &pia, Some(document.clone())).await;
+    let request = json!({"name": "of-pay", "begin": true});
+    let begun = world
+        .ok("POST", "/api/v1/game-days", &pia, Some(request.clone()))
+        .await;
+    let path = format!("/api/v1/game-days/{}", begun["id"].as_str().unwrap());
+    for (method, path, body) in [
+        ("GET", stored.to_owned(), None),
+        ("DELETE", stored.to_owned(), None),
+        ("GET", path.clone(), None),
+        ("GET", format!("{path}/notes"), None),
+        ("POST", format!("{path}/next"), None),
+        ("POST", format!("{path}/stop"), Some(json!({}))),
+        ("POST", "/api/v1/game-days".into(), Some(request)),
+    ] {
+        let (status, answer) = world.ask(method, &path, &sam, body).await;
+        assert_eq!(status, 404, "{method} {path}: {answer}");
+    }
+    assert_eq!(world.ask("PUT", stored, &sam, Some(document)).await.0, 409);
+    for list in ["/api/v1/game-days", "/api/v1/game-day-documents"] {
+        assert_eq!(world.ok("GET", list, &sam, None).await, json!([]));
+        let own = world.ok("GET", list, &pia, None).await;
+        assert_eq!(own.as_array().unwrap().len(), 1);
+    }
 }

@@ -347,6 +347,70 @@ fn run_that_goes_on_is_shown_as_running_in_runs_and_status() {
 }
 
 #[test]
+fn run_whose_program_was_killed_shows_when_its_agent_had_reverted_everything() {
+    let folder = tempfile::tempdir().unwrap();
+    let victim = Sleeper::start("61.25");
+    let document = json!({"title": "A pause", "description": "d", "method": [
+        {"type": "action", "name": "pause", "provider": {"type": "fault", "fault": "process-pause", "duration": "60s",
+            "arguments": {"process": {"pid": victim.0.id()}}}}]});
+    std::fs::write(folder.path().join("x.json"), document.to_string()).unwrap();
+    let mut child = command(folder.path(), &["run", "x.json"])
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let wait = |what: &str, is_so: &dyn Fn() -> bool| {
+        let began = Instant::now();
+        while !is_so() {
+            assert!(began.elapsed() < Duration::from_secs(30), "{what}");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    };
+    let journals = folder.path().join("state/runs");
+    wait("it acts", &|| {
+        let text = std::fs::read_dir(&journals)
+            .ok()
+            .and_then(|mut runs| std::fs::read_to_string(runs.next()?.ok()?.path()).ok());
+        text.is_some_and(|text| text.contains("\"injected\""))
+    });
+    let id = only_run(folder.path());
+    child.kill().unwrap();
+    child.wait().unwrap();
+    let note = |path: &Path| path.extension().is_some_and(|kind| kind == "reverted");
+    let notes = || {
+        let runs = std::fs::read_dir(&journals).unwrap().flatten();
+        runs.map(|file| file.path()).find(|path| note(path))
+    };
+    wait("its agent reverts it", &|| notes().is_some());
+    let shown = said(folder.path(), &["runs", &id]);
+    assert!(shown.out.starts_with("not clean: A pause\n"), "{shown:?}");
+    assert!(
+        shown.out.contains("\n  cleaned at 2") && shown.out.contains("nothing is left"),
+        "{shown:?}"
+    );
+    assert!(!shown.out.contains("revert --all"), "{shown:?}");
+    let json: Value =
+        serde_json::from_str(&said(folder.path(), &["runs", &id, "--json"]).out).unwrap();
+    assert_eq!(
+        (&json["outcome"], json["cleaned"].is_string()),
+        (&json!("not-clean"), true)
+    );
+    // A note is not enough where the ledger still owes it, or cannot be read.
+    let ledger = folder.path().join("state/ledger");
+    let injection = json["verdict"]["owed"][0]["injection"].as_str().unwrap();
+    let entry = ledger.join(format!("{injection}.json"));
+    std::fs::write(&entry, "{}").unwrap();
+    let owed = said(folder.path(), &["runs", &id]);
+    assert!(!owed.out.contains("cleaned at"), "{owed:?}");
+    assert!(owed.out.contains("revert --all"), "{owed:?}");
+    std::fs::remove_file(&entry).unwrap();
+    // What was not noted is not known.
+    std::fs::remove_file(notes().unwrap()).unwrap();
+    let unknown = said(folder.path(), &["runs", &id]);
+    assert!(!unknown.out.contains("cleaned at"), "{unknown:?}");
+}
+
+#[test]
 fn help_of_each_command_is_that_of_its_flag() {
     let folder = tempfile::tempdir().unwrap();
     for words in [

@@ -218,7 +218,7 @@ impl Registry {
             serial: Timestamp::now().as_nanosecond().to_string(),
         };
         let reason = CertificateReason::Joining(&admission);
-        let joined = self.registry.issue(&issued, reason, Duration::ZERO).await;
+        let joined = self.registry.issue(&issued, reason, "00").await;
         joined.map_err(|refusal| refusal.rule)
     }
 
@@ -268,7 +268,7 @@ async fn renewal_is_recorded_with_both_serials_and_refused_without_the_old_one()
         serial: "02".into(),
     };
     let renewed = (world.registry)
-        .issue(&new, CertificateReason::Renewal(&old), Duration::ZERO)
+        .issue(&new, CertificateReason::Renewal(&old), "00")
         .await;
     assert_eq!(renewed.unwrap(), labels(&[("role", "db")]));
     let entries = world.store.audited(0, 9).unwrap();
@@ -276,14 +276,14 @@ async fn renewal_is_recorded_with_both_serials_and_refused_without_the_old_one()
     assert_eq!(record.what, "renew");
     assert_eq!(
         record.detail,
-        json!({"serial": "02", "replaced": old.serial, "expired": false})
+        json!({"serial": "02", "authority": "00", "replaced": old.serial, "expired": false})
     );
     let strange = AgentIdentity {
         name: "a".into(),
         serial: "99".into(),
     };
     let refused = (world.registry)
-        .issue(&new, CertificateReason::Renewal(&strange), Duration::ZERO)
+        .issue(&new, CertificateReason::Renewal(&strange), "00")
         .await;
     assert_eq!(refused.unwrap_err().rule, "revoked");
 }

@@ -218,7 +218,7 @@ impl EnrolmentPolicy for Store {
         &self,
         issued: &AgentIdentity,
         reason: CertificateReason<'_>,
-        _: Duration,
+        _: &str,
     ) -> Result<BTreeMap<String, String>, Refusal> {
         if let CertificateReason::LateRenewal(replaced) = reason {
             self.late.lock().unwrap().push(replaced.name.clone());

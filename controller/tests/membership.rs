@@ -77,6 +77,10 @@ impl Link {
                         owed: Vec::new(),
                         held: Vec::new(),
                     },
+                    Command::Describe { request } => Report::Described {
+                        request,
+                        faults: Vec::new(),
+                    },
                     _ => continue,
                 };
                 self.say(&answer).await;
@@ -103,6 +107,28 @@ async fn is_connected_from(fleet: &Arc<Fleet>, name: &str, peer: &str) {
     let is_in = changes.wait_for(|_| fleet.get(name).map(|agent| agent.peer) == peer);
     let is_in = tokio::time::timeout(Duration::from_secs(60), is_in).await;
     is_in.unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn second_host_with_the_identity_of_an_old_agent_that_lives_is_refused_too() {
+    let old = Hello {
+        answers_heartbeats: false,
+        protocol: None,
+        ..hello()
+    };
+    let fleet = fleet();
+    let mut first = Link::open(&fleet, "a", "10.0.0.1:1");
+    first.say(&Report::Hello(old)).await;
+    is_connected_from(&fleet, "a", "10.0.0.1:1").await;
+    let _first = first.live();
+    let mut second = Link::open(&fleet, "a", "10.0.0.2:2");
+    second.say(&Report::Hello(hello())).await;
+    let Some(Command::Refused { refusal }) = second.next().await else {
+        panic!("it is not told");
+    };
+    assert_eq!(refusal.rule, "duplicate");
+    assert_eq!(fleet.get("a").unwrap().peer.to_string(), "10.0.0.1:1");
+    assert!(fleet.duplicates().contains_key("a"));
 }
 
 #[tokio::test]

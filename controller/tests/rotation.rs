@@ -136,6 +136,14 @@ async fn authority_is_replaced_while_an_agent_and_tokens_are_in_use() {
     assert_eq!(controller.registry.count_of_retiring(), 1);
     drop(connected);
     until_connected(&controller, 0).await;
+    // The end would shut the agent out, which is said, and not done.
+    let refused = rotate(&["--finish"]).output().unwrap();
+    assert!(
+        text(&refused).contains("1 agent has no certificate of the new authority: a\nhint:"),
+        "{}",
+        text(&refused)
+    );
+    assert_eq!(refused.status.code(), Some(2));
 
     // A renewal, which is due as soon as the certificate seems old, brings both authorities.
     let mut kept = credentials(&state);
@@ -193,4 +201,47 @@ async fn agent_moves_to_another_address_of_the_same_controller_only() {
     let connected = Connected::start(&state);
     until_connected(&controller, 1).await;
     drop(connected);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn authority_ends_without_agents_that_have_not_renewed_by_force_only() {
+    let folder = tempfile::tempdir().unwrap();
+    let (data, state) = (folder.path().join("data"), folder.path().join("state"));
+    let controller = Controller::start(&data).await;
+    let address = format!("localhost:{}", controller.address.port());
+    join(&controller, &address, &state).await;
+    let rotate = |more: &[&str]| {
+        let mut command = backburn(&["controller", "rotate-authority", "--data"]);
+        command.arg(&data).args(more).output().unwrap()
+    };
+    assert!(rotate(&[]).status.success());
+    assert!(controller.authority.reload().unwrap());
+    assert!(!rotate(&["--force"]).status.success(), "what is forced?");
+    assert_eq!(rotate(&["--finish"]).status.code(), Some(2));
+    // One that is revoked is not waited for, one that joins later has a certificate of the new authority.
+    let revoked = controller
+        .ask("DELETE", "/api/v1/agents/a", None)
+        .await
+        .status;
+    assert_eq!(revoked, 200);
+    join(&controller, &address, &folder.path().join("again")).await;
+    let ended = rotate(&["--finish"]);
+    assert!(ended.status.success(), "{}", text(&ended));
+
+    assert!(rotate(&[]).status.success());
+    let forced = rotate(&["--finish", "--force"]);
+    assert!(forced.status.success(), "{}", text(&forced));
+    assert!(
+        text(&forced).contains("warning: 1 agent has no certificate of the new authority: a; "),
+        "{}",
+        text(&forced)
+    );
+    let audited = controller.store.audited(0, 1000).unwrap();
+    let last = audited
+        .iter()
+        .rfind(|entry| entry.record.what == "rotate-authority");
+    assert_eq!(
+        last.unwrap().record.detail,
+        json!({"finish": true, "without-renewal": ["a"]})
+    );
 }

@@ -453,3 +453,16 @@ async fn teams_of_tokens_are_checked_when_they_are_made() {
             .is_empty()
     );
 }
+
+#[tokio::test]
+async fn metrics_of_the_fleet_are_not_for_a_limited_token() {
+    let world = world().await;
+    let (status, problem) = world.ask("GET", "/metrics", &world.payments, None).await;
+    assert_eq!(
+        (status, &problem["type"]),
+        (403, &json!("urn:backburn:problem:team"))
+    );
+    assert!(problem["hint"].as_str().unwrap().contains("--role viewer"));
+    let viewer = world.controller.token("grafana", Role::Viewer);
+    assert_eq!(world.status("GET", "/metrics", &viewer, None).await, 200);
+}

@@ -2,6 +2,7 @@
 //! its own host, under one of a closed list of names. Both select targets. Only granted labels meet the conditions of a policy or entitle an
 //! agent to a secret: what an agent says of itself grants nothing.
 
+use crate::terminal_text::is_deceptive;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
@@ -74,10 +75,7 @@ pub fn problem_with_label(name: &str, value: &str) -> Option<String> {
             value.len()
         ));
     }
-    if value
-        .chars()
-        .any(|letter| letter.is_control() || is_invisible(letter))
-    {
+    if value.chars().any(is_invisible) {
         return Some(format!(
             "label `{shown}`: the value has a control character or an invisible one"
         ));
@@ -89,7 +87,8 @@ pub fn problem_with_label(name: &str, value: &str) -> Option<String> {
 
 /// Characters that change how the text around them is shown, or separate lines.
 fn is_invisible(letter: char) -> bool {
-    matches!(letter, '\u{61c}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}')
+    // Joiners are needed by scripts, and let two labels look the same.
+    is_deceptive(letter) || matches!(letter, '\u{200c}' | '\u{200d}')
 }
 
 /// Why this text is not the address of another host. None if it is.
@@ -186,6 +185,10 @@ mod tests {
             "a\nb",
             "a\u{1b}[2J",
             "a\u{202e}b",
+            "a\u{ad}b",
+            "a\u{2060}b",
+            "a\u{e0041}b",
+            "a\u{200d}b",
             "a\u{85}",
             &"v".repeat(257),
         ] {

@@ -16,6 +16,7 @@ pub mod join;
 pub mod journal;
 pub mod json;
 pub mod labels;
+pub mod late_revert;
 pub mod percent;
 pub mod probes;
 pub mod problem;
@@ -33,6 +34,7 @@ pub mod text_table;
 pub mod timetable;
 pub mod token;
 pub mod tolerance;
+pub mod usage_message;
 pub mod wire;
 
 pub use duration::HumanDuration;

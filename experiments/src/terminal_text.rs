@@ -119,7 +119,7 @@ fn is_deceptive_in_output(c: char) -> bool {
 
 /// Whether the character controls a terminal (C0, DEL, C1), reorders text (Unicode's bidirectional controls), breaks a line, or
 /// cannot be seen. Joiners (U+200C, U+200D) and variation selectors stay: scripts and emoji need them.
-fn is_deceptive(c: char) -> bool {
+pub fn is_deceptive(c: char) -> bool {
     matches!(c,
         '\0'..='\u{1f}' | '\u{7f}'..='\u{9f}'
         | '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{200b}' | '\u{200e}' | '\u{200f}'

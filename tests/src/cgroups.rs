@@ -16,6 +16,18 @@ fn root() -> PathBuf {
         .into()
 }
 
+/// Where the groups that limit memory are mounted, of whichever version, and the files of the limit and of what is in use.
+fn memory_root() -> (&'static Path, [&'static str; 2]) {
+    let one = Path::new("/sys/fs/cgroup/memory");
+    match one.is_dir() {
+        true => (one, ["memory.limit_in_bytes", "memory.usage_in_bytes"]),
+        false => (
+            Path::new("/sys/fs/cgroup"),
+            ["memory.max", "memory.current"],
+        ),
+    }
+}
+
 /// What the name of every group that a test makes begins with: others come and go meanwhile.
 pub(crate) const OF_A_TEST: &str = "test-of-backburn-";
 
@@ -28,6 +40,31 @@ impl Group {
     /// # Panics
     /// It can't be made.
     pub fn new(name: &str) -> Self {
+        Group::below(&root(), name)
+    }
+
+    /// Makes one whose processes may use so many bytes of memory.
+    ///
+    /// # Panics
+    /// It can't be made, or memory can't be limited.
+    pub fn of_memory(name: &str, limit: u64) -> Self {
+        let (root, [limited, _]) = memory_root();
+        let group = Group::below(root, name);
+        std::fs::write(group.0.join(limited), limit.to_string()).expect("memory can be limited");
+        group
+    }
+
+    /// How many bytes of memory its processes use.
+    ///
+    /// # Panics
+    /// It is not one that limits memory.
+    pub fn memory_in_use(&self) -> u64 {
+        let (_, [_, used]) = memory_root();
+        let text = std::fs::read_to_string(self.0.join(used)).expect("it counts memory");
+        text.trim().parse().expect("a number")
+    }
+
+    fn below(root: &Path, name: &str) -> Self {
         // Process ids are this test's own and found elsewhere too; the namespace is not.
         let inode = std::fs::read_link("/proc/self/ns/pid").expect("it is in one");
         let inode: String = inode
@@ -35,7 +72,7 @@ impl Group {
             .chars()
             .filter(char::is_ascii_digit)
             .collect();
-        let folder = root().join(format!("{OF_A_TEST}{inode}-{name}"));
+        let folder = root.join(format!("{OF_A_TEST}{inode}-{name}"));
         std::fs::create_dir(&folder).expect("root may make a control group");
         Group(folder)
     }

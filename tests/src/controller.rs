@@ -76,7 +76,7 @@ impl EnrolmentPolicy for Store {
         &self,
         issued: &AgentIdentity,
         _: CertificateReason<'_>,
-        _: Duration,
+        _: &str,
     ) -> Result<BTreeMap<String, String>, Refusal> {
         self.issued.lock().expect("a lock").push(issued.clone());
         Ok([("granted".to_owned(), "yes".to_owned())].into())

@@ -4,6 +4,7 @@ pub mod api;
 pub mod api_reference;
 pub mod canary;
 pub mod cgroups;
+pub mod connector;
 pub mod container;
 pub mod controller;
 pub mod crash;

@@ -96,6 +96,20 @@ pub fn controller_policy(schema: &Value) -> String {
     page
 }
 
+/// The page of the file for log-ins, from `backburn schema oidc`.
+pub fn oidc(schema: &Value) -> String {
+    let mut page = format!(
+        "{MADE}# The file for log-ins\n\n{} It is named with `backburn controller --oidc`: [how it is used](../fleet.md).\n\n",
+        text(&schema["description"])
+    );
+    keys(&mut page, schema);
+    let grant = &schema["properties"]["groups"]["additionalProperties"];
+    let why = text(&grant["description"]);
+    write(&mut page, &format!("\n## A group\n\n{why}\n\n"));
+    keys(&mut page, grant);
+    page
+}
+
 fn parts(page: &mut String, schema: &Value) {
     for (name, part) in schema["$defs"].as_object().into_iter().flatten() {
         let why = text(&part["description"]);

@@ -3,7 +3,7 @@
 use super::{
     CommandError, LOG_FORMAT_VARIABLE, LogFormat, given_labels, host_name, labels, output,
 };
-use crate::controller_link::{self, ConnectorConfig, Credentials, join};
+use crate::controller_link::{self, ConnectorConfig, Credentials, HttpProxy, NO_PROXY, join};
 use crate::host::{Host, HostRole, Invocation};
 use backburn_experiments::join::{JoinToken, problem_with_name};
 use backburn_experiments::labels::Labels;
@@ -16,6 +16,7 @@ pub(super) fn commands() -> [Command; 3] {
     let text = |name: &'static str, shown: &'static str, help: &'static str| {
         Arg::new(name).long(name).value_name(shown).help(help)
     };
+    let proxy = |help: &'static str| text("proxy", "URL", help);
     let join = Command::new("join")
         .about("Join a controller with a token; joining again replaces the previous controller")
         .arg(text("controller", "HOST[:PORT]", "Address of the controller").required(true))
@@ -34,10 +35,8 @@ pub(super) fn commands() -> [Command; 3] {
             "NAME",
             "Name that the agent asks for [default: the host name]",
         ))
-        .arg(text(
-            "proxy",
-            "URL",
-            "HTTP proxy to the controller, `http://[USER:PASSWORD@]HOST[:PORT]`; kept for `connect` [default: HTTPS_PROXY, unless NO_PROXY names the controller]",
+        .arg(proxy(
+            "HTTP proxy to the controller, `http://[USER:PASSWORD@]HOST[:PORT]`, or `none`; kept for `connect` [default: HTTPS_PROXY, unless NO_PROXY names the controller]",
         ))
         .arg(
             text(
@@ -49,6 +48,9 @@ pub(super) fn commands() -> [Command; 3] {
         );
     let connect = Command::new("connect")
         .about("Connect to the controller that was joined, and serve it; reconnects automatically")
+        .arg(proxy(
+            "HTTP proxy to use instead of the one that was given to `join`, or `none`; not kept",
+        ))
         .arg(
             text(
                 "log-format",
@@ -61,7 +63,10 @@ pub(super) fn commands() -> [Command; 3] {
         );
     let change_address = Command::new("move")
         .about("Use another address of the controller that was joined; a running `connect` uses it for its next connection")
-        .arg(text("controller", "HOST[:PORT]", "New address of the controller").required(true));
+        .arg(text("controller", "HOST[:PORT]", "New address of the controller").required(true))
+        .arg(proxy(
+            "HTTP proxy to the new address, or `none`; kept for `connect` [default: as before]",
+        ));
     [join, connect, change_address]
 }
 
@@ -74,7 +79,10 @@ pub(super) fn change_address(
     let wrong = |what: String| CommandError::Invalid(what);
     let controller = matches.get_one::<String>("controller");
     let controller = controller.cloned().unwrap_or_default();
-    let credentials = Credentials::load(state).map_err(|error| wrong(error.to_string()))?;
+    let mut credentials = Credentials::load(state).map_err(|error| wrong(error.to_string()))?;
+    if let Some(proxy) = given_proxy(matches)? {
+        credentials.proxy = Some(proxy);
+    }
     let host = Host::new(HostRole::Command, invocation);
     match join::renew_at(&host, state, &credentials, &controller) {
         Ok(_) => {}
@@ -87,6 +95,18 @@ pub(super) fn change_address(
         escape(&controller)
     ));
     Ok(0)
+}
+
+/// The proxy that was given, if it is named as it should be.
+fn given_proxy(matches: &ArgMatches) -> Result<Option<String>, CommandError> {
+    let Some(given) = matches.get_one::<String>("proxy") else {
+        return Ok(None);
+    };
+    if given != NO_PROXY {
+        let read: Result<HttpProxy, String> = given.parse();
+        read.map_err(CommandError::Invalid)?;
+    }
+    Ok(Some(given.clone()))
 }
 
 /// Joins a controller, and prints the name under which the agent has joined.
@@ -112,7 +132,7 @@ pub(super) fn join(
     let host = Host::new(HostRole::Command, invocation);
     let (given, all) = (given_labels(matches)?, labels(matches)?);
     let controller = text("controller");
-    let proxy = matches.get_one::<String>("proxy").cloned();
+    let proxy = given_proxy(matches)?;
     let options = join::JoinOptions {
         controller: &controller,
         proxy: proxy.as_deref(),
@@ -164,6 +184,7 @@ fn granted_text(name: &str, given: &Labels, granted: &Labels) -> String {
 
 /// Serves the controller until a signal ends it.
 pub(super) fn connect(
+    matches: &ArgMatches,
     state: &Path,
     policy: Option<&Path>,
     log_format: LogFormat,
@@ -177,6 +198,7 @@ pub(super) fn connect(
         state: state.to_owned(),
         serve_arguments,
         environment: vec![(LOG_FORMAT_VARIABLE.to_owned(), log_format.word().to_owned())],
+        proxy: given_proxy(matches)?,
     };
     controller_link::run(&settings, invocation)
         .map_err(|error| CommandError::Invalid(error.to_string()))

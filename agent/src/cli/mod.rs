@@ -13,6 +13,7 @@ mod output;
 mod plugin_commands;
 mod shell;
 mod status;
+mod usage;
 
 pub use log::{LOG_FORMAT_VARIABLE, LogFormat, log_to_stderr};
 
@@ -77,11 +78,15 @@ pub fn main(prefix: &[&str], arguments: Vec<OsString>) -> ExitCode {
     } else {
         full_command(name.clone())
     };
-    let matches = match known.try_get_matches_from(std::iter::once(name.into()).chain(arguments)) {
+    let words = std::iter::once(name.clone().into()).chain(arguments);
+    let matches = match known.clone().try_get_matches_from(words) {
         Ok(matches) => matches,
         Err(error) => {
             // Help goes to stdout with exit code 0, an invalid argument to stderr with 2; a closed pipe is no error.
-            output::print_clap_error(&error);
+            match usage::mistake(&error, &known, &name) {
+                Some(message) => output::print_stderr(message.trim_end()),
+                None => output::print_clap_error(&error),
+            }
             return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(exit_code::INVALID));
         }
     };
@@ -357,7 +362,7 @@ fn dispatch(
             policy()?;
             let format = matches.get_one::<LogFormat>("log-format");
             let format = format.copied().unwrap_or_default();
-            connect::connect(&state, policy_path.as_deref(), format, &invocation)
+            connect::connect(matches, &state, policy_path.as_deref(), format, &invocation)
         }
         "faults" => output::faults(matches.get_one::<String>("fault").map(String::as_str), json),
         "plan" => {

@@ -35,6 +35,9 @@ pub struct Credentials {
     /// The HTTP proxy that was given when the agent joined, as a URL. It may have a password.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub proxy: Option<String>,
+    /// The proxy that this process was told to use instead, which is not kept.
+    #[serde(skip)]
+    pub proxy_in_use: Option<String>,
     /// When it was issued: seconds since 1970 by this host's clock.
     pub since: u64,
 }
@@ -113,7 +116,8 @@ impl Credentials {
     /// # Errors
     /// The proxy is not named as it should be.
     pub(super) fn route(&self) -> Result<Route, ConnectError> {
-        Route::new(&self.controller, self.proxy.as_deref())
+        let proxy = self.proxy_in_use.as_ref().or(self.proxy.as_ref());
+        Route::new(&self.controller, proxy.map(String::as_str))
     }
 
     /// How long until the certificate is to be renewed, which is after two thirds of its lifetime.

@@ -182,6 +182,7 @@ fn exchange(
                 authority: joined.authority,
                 lasts: joined.lasts,
                 proxy: None,
+                proxy_in_use: None,
                 since: now(),
             },
             joined.labels,

@@ -12,7 +12,7 @@ pub mod verify;
 
 pub use credentials::{Credentials, CredentialsError};
 pub use deadline::ConnectError;
-pub use proxy::HttpProxy;
+pub use proxy::{HttpProxy, NO_PROXY};
 
 use crate::engine::revert_matching;
 use crate::exit_code;
@@ -54,6 +54,17 @@ pub struct ConnectorConfig {
     pub serve_arguments: Vec<String>,
     /// Variables of its environment that differ from this process's.
     pub environment: Vec<(String, String)>,
+    /// The HTTP proxy of this process's connections, in place of the one that is kept in the state folder. None for that one.
+    pub proxy: Option<String>,
+}
+
+impl ConnectorConfig {
+    /// Reads the credentials from the state folder, to connect as this process was told to.
+    fn load(&self) -> Result<Credentials, CredentialsError> {
+        let mut credentials = Credentials::load(&self.state)?;
+        credentials.proxy_in_use.clone_from(&self.proxy);
+        Ok(credentials)
+    }
 }
 
 /// Stays connected until a signal ends it. Returns the exit code: 0, or 6 if the last agent left something that is not proved to be
@@ -65,7 +76,7 @@ pub fn run(
     config: &ConnectorConfig,
     invocation: &Invocation,
 ) -> Result<u8, Box<dyn std::error::Error>> {
-    Credentials::load(&config.state)?;
+    config.load()?;
     let signals = signals()?;
     let host = Host::new(HostRole::Command, invocation.clone());
     let mut connector = Connector {
@@ -119,7 +130,7 @@ impl Connector<'_> {
         let state = &self.config.state;
         // Read again for each connection: the agent may have joined again, or its certificate may have been renewed.
         let load = || {
-            Credentials::load(state).map_err(|error| {
+            self.config.load().map_err(|error| {
                 ConnectError::new(
                     error.to_string(),
                     "the file is read again for the next connection",
@@ -140,7 +151,7 @@ impl Connector<'_> {
             None => tracing::info!(controller = route.controller, "connected"),
         }
         self.is_ledger_checked = true;
-        let mut renew = || renew_in_background(state, self.invocation);
+        let mut renew = || renew_in_background(self.config, self.invocation);
         let ended = relay(
             tls,
             self.config,
@@ -216,8 +227,8 @@ fn renew(host: &Host, state: &Path, credentials: &Credentials) {
 }
 
 /// Renews the certificate on a thread of its own, since relaying must not wait. Returns when to check again.
-fn renew_in_background(state: &Path, invocation: &Invocation) -> Duration {
-    let Ok(credentials) = Credentials::load(state) else {
+fn renew_in_background(config: &ConnectorConfig, invocation: &Invocation) -> Duration {
+    let Ok(credentials) = config.load() else {
         return RENEWAL_RETRY_DELAY;
     };
     let left = credentials.renewal_in();
@@ -226,7 +237,7 @@ fn renew_in_background(state: &Path, invocation: &Invocation) -> Duration {
     }
     // Well before the end of a long lifetime, and often enough in a short one.
     let again = (credentials.lasts.0 / 24).min(RENEWAL_RETRY_DELAY);
-    let (state, invocation) = (state.to_owned(), invocation.clone());
+    let (state, invocation) = (config.state.clone(), invocation.clone());
     let spawned = std::thread::Builder::new().spawn(move || {
         renew(
             &Host::new(HostRole::Command, invocation),

@@ -89,7 +89,10 @@ impl std::str::FromStr for HttpProxy {
     }
 }
 
-/// The proxy for this controller: the one that was given when the agent joined, or else the environment's (`HTTPS_PROXY` or `https_proxy`), unless
+/// What is given in place of a proxy's URL for a direct connection, whatever the environment names.
+pub const NO_PROXY: &str = "none";
+
+/// The proxy for this controller: the one that was given, or else the environment's (`HTTPS_PROXY` or `https_proxy`), unless
 /// `NO_PROXY` names the controller. None for a direct connection.
 ///
 /// # Errors
@@ -99,8 +102,10 @@ pub fn proxy_for(
     given: Option<&str>,
     environment: impl Fn(&str) -> Option<String>,
 ) -> Result<Option<HttpProxy>, String> {
-    if let Some(given) = given {
-        return given.parse().map(Some);
+    match given {
+        Some(NO_PROXY) => return Ok(None),
+        Some(given) => return given.parse().map(Some),
+        None => {}
     }
     let either = |upper: &str, lower: &str| {
         let found = environment(upper).or_else(|| environment(lower));
@@ -372,6 +377,7 @@ mod tests {
             Some("q:2"),
             "it was given"
         );
+        assert_eq!(proxy("x", Some("none"), ""), None, "none was asked for");
         assert_eq!(proxy_for("x", None, |_| None), Ok(None));
     }
 

@@ -4,7 +4,7 @@ mod alterations;
 mod network;
 
 use crate::helpers::{has_capability, yama_scope};
-use crate::metrics::{memory_available, memory_total};
+use crate::memory_limits::MemoryLimits;
 use crate::processes::ProcessTable;
 use backburn_experiments::terminal_text::escape;
 use nix::sys::ptrace;
@@ -384,11 +384,19 @@ fn pressure() -> HostFinding {
 
 fn memory() -> HostFinding {
     let mib = |bytes: u64| bytes >> 20;
-    match memory_total().and_then(|total| Ok((total, memory_available()?))) {
-        Ok((total, available)) => finding(
+    match MemoryLimits::of_this_process().usable() {
+        Ok(memory) => finding(
             "memory",
             Availability::Yes,
-            format!("{} MiB available of {} MiB", mib(available), mib(total)),
+            format!(
+                "{} MiB available of {} MiB{}",
+                mib(memory.available),
+                mib(memory.total),
+                match memory.is_limited {
+                    true => ", the limit of this agent's control group",
+                    false => "",
+                }
+            ),
             "",
         ),
         Err(error) => finding(

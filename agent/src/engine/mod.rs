@@ -11,6 +11,7 @@ mod completions;
 mod dead_worker;
 mod effect_sum;
 mod executor;
+mod late_reverts;
 mod lifecycle;
 mod observer;
 mod owed;

@@ -1,6 +1,7 @@
 //! Reverting. The worker uses it for active injections, the guardian when the worker is dead, the next agent when it starts, and a person
 //! by hand. It needs the ledger and the host, and nothing else.
 
+use super::late_reverts;
 use super::observer::effect_of;
 use crate::changes::{Change, Observed, ReversibleChange as _};
 use crate::host::Host;
@@ -96,6 +97,11 @@ pub fn revert_entry(
                 )),
             }
         }
+    }
+    if residue.is_empty()
+        && let Some(state) = ledger.folder().parent()
+    {
+        late_reverts::note(host, state, entry, cause);
     }
     // Somebody else may have reverted it in the meantime: then there is nothing to record.
     if !residue.is_empty() && ledger.owes(&entry.injection) {

@@ -12,7 +12,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-/// Takes memory. Give exactly one of `size`, `percent` and `until`.
+/// Takes memory. Give exactly one of `size`, `percent` and `until`. All memory is the limit of the agent's control group, where that is
+/// lower than the host's memory, as in a container.
 #[derive(Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct MemoryFill {
@@ -27,7 +28,7 @@ pub struct MemoryFill {
     )]
     #[schemars(with = "Option<Percent>")]
     percent: Option<f64>,
-    /// Level to fill to: as much is taken as is missing until so much of the host's memory is in use, that is, not available
+    /// Level to fill to: as much is taken as is missing until so much of all memory is in use, that is, not available
     /// (`MemAvailable`): `"80%"`, or a size. A level that is reached already is refused.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     until: Option<Amount>,
@@ -80,6 +81,12 @@ impl FaultKind for MemoryFill {
             .hint("lower `reserve`, or free some memory"));
         }
         let mut notes = Vec::new();
+        if memory.is_limited {
+            notes.push(format!(
+                "this agent's control group may use {}: percentages are of that",
+                Size(memory.total)
+            ));
+        }
         if let Some(until) = self.until {
             notes.push(format!(
                 "{} are in use: {} are missing until {until}",

@@ -6,7 +6,7 @@ use super::bootstrap::HelperProcess;
 use super::display::{growing, size};
 use super::evidence::{Taken, age, effect, effect_of_living};
 use super::helper::{AlteredPlace, Helper};
-use crate::metrics::memory_available;
+use crate::memory_limits::MemoryLimits;
 use crate::processes::ProcessTable;
 use backburn_experiments::HumanDuration;
 use backburn_experiments::wire::Effect;
@@ -30,7 +30,7 @@ const CHECK_INTERVAL: Duration = Duration::from_millis(50);
 pub struct MemoryBallast {
     /// The amount, in bytes.
     pub bytes: u64,
-    /// What must stay available to others (`MemAvailable`), in bytes: never taken, and given back when others need it.
+    /// What must stay available to others, on the host and within the agent's control group, in bytes: never taken, and given back when others need it.
     pub reserve_bytes: u64,
     /// The time over which taking it is spread.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -78,7 +78,8 @@ impl Helper for MemoryBallast {
             let grown = self.ramp.map_or(1.0, |ramp| {
                 (age(id, table).unwrap_or_default() / ramp.0.as_secs_f64()).min(1.0)
             });
-            let available = || memory_available().ok();
+            let limits = MemoryLimits::of_this_process();
+            let available = || Some(limits.usable().ok()?.available);
             let taken = Taken {
                 bytes: table.taken_bytes(id).unwrap_or(resident),
                 asked: (self.bytes as f64 * grown) as u64,
@@ -122,7 +123,11 @@ fn run(
     process: &HelperProcess,
 ) -> Result<(), HelperError> {
     process.first_to_be_killed()?;
-    let available = || memory_available().map_err(|error| HelperError::new(error.to_string()));
+    let limits = MemoryLimits::of_this_process();
+    let available = || match limits.usable() {
+        Ok(memory) => Ok(memory.available),
+        Err(error) => Err(HelperError::new(error.to_string())),
+    };
     let before = available()?;
     if before <= reserve.saturating_add(STEP_BYTES as u64) {
         return Err(HelperError::new(format!(

@@ -4,6 +4,7 @@
 use crate::changes::OriginalFile;
 use crate::dns::Viewpoint;
 use crate::helpers::{FileTamper, NotTraceable};
+use crate::memory_limits::Memory;
 use crate::metrics::MetricUnavailable;
 use crate::netlink::{ForeignChain, Interface, ListeningSocket, Namespace};
 use crate::packet_filter::{PacketFilter, Shaping};
@@ -54,7 +55,7 @@ pub trait HostView: fmt::Debug {
     /// The group cannot be read.
     fn cgroup_members(&self, cgroup: &Cgroup) -> io::Result<Vec<i32>>;
 
-    /// The host's memory.
+    /// The host's memory, within the limits of the agent's control groups.
     ///
     /// # Errors
     /// The kernel does not show it.
@@ -180,15 +181,6 @@ pub trait HostView: fmt::Debug {
         filter: &PacketFilter,
         destinations: &[IpAddr],
     ) -> io::Result<NetworkSnapshot>;
-}
-
-/// The host's memory, in bytes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Memory {
-    /// All memory of the host in bytes (`MemTotal`).
-    pub total: u64,
-    /// Memory that is available without swapping (`MemAvailable`).
-    pub available: u64,
 }
 
 /// A regular file.

@@ -1,11 +1,12 @@
 //! The host that the agent runs on, for reading.
 
-use super::host_view::{FileSystem, FoundFile, HostView, Memory, NameResolver, NetworkSnapshot};
+use super::host_view::{FileSystem, FoundFile, HostView, NameResolver, NetworkSnapshot};
 use crate::changes::{self, OriginalFile};
 use crate::dns::{Resolver, Viewpoint, read_own};
 use crate::helpers::{self, FileTamper, NotTraceable};
 use crate::host::OpenFolder;
-use crate::metrics::{self, MetricUnavailable};
+use crate::memory_limits::{Memory, MemoryLimits};
+use crate::metrics::MetricUnavailable;
 use crate::netlink::{self, Interface, Namespace};
 use crate::packet_filter::{PacketFilter, Shaping};
 use crate::processes::{Cgroup, Descriptors, ProcessId, ProcessTable, ThreadRoom};
@@ -50,10 +51,7 @@ impl HostView for LocalHost {
     }
 
     fn memory(&self) -> Result<Memory, MetricUnavailable> {
-        Ok(Memory {
-            total: metrics::memory_total()?,
-            available: metrics::memory_available()?,
-        })
+        MemoryLimits::of_this_process().usable()
     }
 
     fn processors(&self) -> usize {

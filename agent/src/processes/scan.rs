@@ -332,7 +332,8 @@ impl ProcessTable {
         Some(self.long_name(pid).unwrap_or(comm))
     }
 
-    /// The base name of the first argument or of the program, if `comm` is the beginning of it.
+    /// The base name of the first argument or of the program, if `comm` is the beginning of it. Of the first argument, which a process
+    /// may overwrite with all that it wants to show, only what comes before white space or a colon counts: the rest may be secret.
     fn long_name(&self, pid: i32) -> Option<String> {
         let comm = self.read(pid, "comm", |comm| {
             comm.strip_suffix(b"\n").unwrap_or(comm).to_vec()
@@ -343,7 +344,8 @@ impl ProcessTable {
                 .then(|| String::from_utf8_lossy(name).into_owned())
         };
         let first = self.read(pid, "cmdline", |line| {
-            base(line.split(|byte| *byte == 0).next().unwrap_or(line))
+            let is_end = |byte: &u8| *byte == 0 || *byte == b':' || byte.is_ascii_whitespace();
+            base(line.split(is_end).next().unwrap_or(line))
         });
         first.flatten().or_else(|| {
             use std::os::unix::ffi::OsStrExt as _;

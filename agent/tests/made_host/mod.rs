@@ -5,10 +5,11 @@
 use crate::made::Made;
 use backburn_agent::dns::Viewpoint;
 use backburn_agent::helpers::{FileTamper, NotTraceable};
+use backburn_agent::memory_limits::Memory;
 use backburn_agent::metrics::MetricUnavailable;
 use backburn_agent::packet_filter::{PacketFilter, Shaping};
 use backburn_agent::plan::{
-    FileSystem, FoundFile, HostView, Interface, Memory, NameResolver, Namespace, NetworkSnapshot,
+    FileSystem, FoundFile, HostView, Interface, NameResolver, Namespace, NetworkSnapshot,
 };
 use backburn_agent::processes::{Cgroup, Descriptors, ProcessId, ProcessTable, ThreadRoom};
 use std::collections::BTreeMap;
@@ -70,6 +71,7 @@ impl MadeHost {
             memory: Memory {
                 total: 8 * GIB,
                 available: 4 * GIB,
+                is_limited: false,
             },
             file_systems: BTreeMap::from([(
                 "/data".into(),

@@ -227,6 +227,20 @@ pub async fn revoke(
     PathParam(name): PathParam<String>,
     QueryParams(RevokeQuery { force }): QueryParams<RevokeQuery>,
 ) -> Result<Json<AgentInfo>, ApiProblem> {
+    // The runs of the agent are stopped and reverted, so this comes before that.
+    let (service, asked) = (Arc::clone(&api.service), (who.clone(), name.clone()));
+    blocking(move || -> Result<(), ApiProblem> {
+        let (who, name) = asked;
+        service.store().agent(&name)?;
+        Ok(service.audit(
+            &who,
+            "revoke agent",
+            &name,
+            "asked",
+            json!({"force": force}),
+        )?)
+    })
+    .await?;
     let retired = match force {
         true => DrainGuard::of(api.service.fleet(), &name),
         false => api.service.drain(&name).await?,

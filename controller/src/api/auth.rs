@@ -5,6 +5,7 @@ use super::Api;
 use super::blocking;
 use super::problem::ApiProblem;
 use crate::connection_slots::{Slot, Standing};
+use crate::page::session::{self, PageSessions, ShownSession};
 use crate::pki::tokens::secret_hash;
 use crate::service::Actor;
 use crate::store::{ApiTokenRecord, Role, StoreError, StoreErrorKind};
@@ -32,26 +33,34 @@ async fn authenticate(parts: &mut Parts, api: &Api, required: Role) -> Result<Ac
             "send `Authorization: Bearer TOKEN`; an admin makes one with `backburn tokens make NAME`",
         )
     };
-    let shown = parts.headers.get(header::AUTHORIZATION);
-    let shown = shown.and_then(|value| value.to_str().ok());
-    let Some(shown) = shown.and_then(|value| {
-        let (scheme, token) = value.split_once(' ')?;
-        scheme.eq_ignore_ascii_case("bearer").then_some(token)
-    }) else {
-        return Err(none("the request has no token"));
+    let kept = match parts.headers.get(header::AUTHORIZATION) {
+        Some(shown) => {
+            let shown = shown.to_str().ok();
+            let Some(shown) = shown.and_then(|value| {
+                let (scheme, token) = value.split_once(' ')?;
+                scheme.eq_ignore_ascii_case("bearer").then_some(token)
+            }) else {
+                return Err(none("the request has no token"));
+            };
+            api.token_of_bearer(shown).await?
+        }
+        None => match session::shown(&parts.headers) {
+            Some(shown) => {
+                if let Some(why) = session::foreign_request(parts) {
+                    return Err(ApiProblem::new(StatusCode::FORBIDDEN, "origin", why)
+                        .hint("use the page itself, or send a token"));
+                }
+                api.token_of_session(&shown).await?
+            }
+            None => return Err(none("the request has no token")),
+        },
     };
     // One message for all causes, so that nobody learns which ids exist.
-    let wrong = || none("the token is not valid: it is unknown, expired or revoked");
-    let token: ApiToken = shown.parse().map_err(|_| wrong())?;
-    let kept = match api.token(&token.id).await {
-        Ok(kept) => kept,
-        Err(error) if error.kind == StoreErrorKind::NotThere => return Err(wrong()),
-        Err(error) => return Err(error.into()),
+    let Some(kept) = kept else {
+        return Err(none(
+            "the token is not valid: it is unknown, expired or revoked",
+        ));
     };
-    let proved: bool = secret_hash(&token.secret).0.ct_eq(&kept.hash.0).into();
-    if !proved || !kept.is_valid(Timestamp::now()) {
-        return Err(wrong());
-    }
     if let Some(slot) = parts.extensions.get::<Arc<Slot>>() {
         slot.raise(match kept.role {
             Role::Viewer => Standing::Viewer,
@@ -129,6 +138,37 @@ impl Api {
         let written = blocking(move || service.audit(&who, "ask", &about, "refused", detail)).await;
         if written.is_err() {
             tracing::warn!("a denied request could not be written to the audit log");
+        }
+    }
+
+    /// The record of a valid token, by its text. None if it proves nothing.
+    async fn token_of_bearer(&self, text: &str) -> Result<Option<ApiTokenRecord>, StoreError> {
+        let Ok(token) = text.parse::<ApiToken>() else {
+            return Ok(None);
+        };
+        let kept = self.known_token(&token.id).await?;
+        Ok(kept.filter(|kept| {
+            let proved: bool = secret_hash(&token.secret).0.ct_eq(&kept.hash.0).into();
+            proved && kept.is_valid(Timestamp::now())
+        }))
+    }
+
+    /// The record of the valid token that a browser has signed in with. None if its session proves nothing.
+    async fn token_of_session(
+        &self,
+        shown: &ShownSession,
+    ) -> Result<Option<ApiTokenRecord>, StoreError> {
+        let kept = self.known_token(&shown.token).await?;
+        let (sessions, now) = (PageSessions::of(&self.authority), Timestamp::now());
+        Ok(kept.filter(|kept| sessions.is_valid(shown, kept, now) && kept.is_valid(now)))
+    }
+
+    /// The record of the token with this id. None if there is none.
+    async fn known_token(&self, id: &str) -> Result<Option<ApiTokenRecord>, StoreError> {
+        match self.token(id).await {
+            Ok(kept) => Ok(Some(kept)),
+            Err(error) if error.kind == StoreErrorKind::NotThere => Ok(None),
+            Err(error) => Err(error),
         }
     }
 

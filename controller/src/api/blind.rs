@@ -14,7 +14,7 @@ use serde_json::Value;
 use std::collections::BTreeSet;
 
 /// The operations that a blind token may use.
-const OPEN_OPERATIONS: [(&str, &str); 21] = [
+const OPEN_OPERATIONS: [(&str, &str); 24] = [
     ("GET", "/metrics"),
     ("GET", "/api/v1/faults"),
     ("GET", "/api/v1/runs"),
@@ -34,6 +34,9 @@ const OPEN_OPERATIONS: [(&str, &str); 21] = [
     ("GET", "/api/v1/halt"),
     ("POST", "/api/v1/halt"),
     ("DELETE", "/api/v1/login"),
+    ("GET", "/api/v1/session"),
+    ("POST", "/api/v1/session"),
+    ("DELETE", "/api/v1/session"),
     ("GET", "/healthz"),
     ("GET", "/readyz"),
 ];

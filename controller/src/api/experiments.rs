@@ -7,12 +7,12 @@ use super::extract::{JsonBody, PathParam, QueryParams, check_name};
 use super::openapi::ProblemStatus;
 use super::pagination::{PageByName, page};
 use super::problem::ApiProblem;
-use super::teams::{claim_experiment, visible};
+use super::teams::{check_experiment_name, visible};
 use super::types::safe_integer::optional_safe_integer;
 use super::types::{
     ApplyResult, ExperimentInfo, RunPlan, StartRunRequest, StartRunResult, VersionInfo,
 };
-use crate::service::{Actor, RequestedDocument, RunSpec, RunStartError};
+use crate::service::{Actor, RequestedDocument, RunSpec, RunStartError, audit_record};
 use crate::store::{self, ExperimentRef, OwnedKind, Role, Trigger, put_secrets_back, take_secrets};
 use axum::Json;
 use axum::extract::State;
@@ -111,7 +111,7 @@ pub async fn put(
     let service = Arc::clone(&api.service);
     let applied = blocking(move || -> Result<ApplyResult, ApiProblem> {
         let store = service.store();
-        claim_experiment(&service, &who, &name)?;
+        check_experiment_name(&service, &who, &name)?;
         let before = match store.experiment_with_secrets(&name, None) {
             Ok(before) => Some(before.document),
             Err(error) if error.kind == store::StoreErrorKind::NotThere => None,
@@ -125,16 +125,15 @@ pub async fn put(
         service
             .load_experiment(&document, &Map::new())
             .map_err(ApiProblem::invalid)?;
-        let put = store.put_experiment(&name, &document, &who.name, Timestamp::now())?;
         let is_scheduled = document.get("schedule").is_some();
         let takes_over = is_scheduled && !service.owns_schedule(&name, &who)?;
-        if put.changed || takes_over {
-            let mut detail = json!({"version": put.version});
-            if takes_over {
-                detail["schedule"] = format!("has the rights of `{}` from now on", who.name).into();
-            }
-            service.audit(&who, "apply", &name, "done", detail)?;
+        let mut detail = json!({});
+        if takes_over {
+            detail["schedule"] = format!("has the rights of `{}` from now on", who.name).into();
         }
+        let record = audit_record(&who, "apply", &name, "done", detail);
+        let put =
+            store.put_experiment_audited(&name, &document, &who.teams, &record, takes_over)?;
         if takes_over {
             service.own_schedule(&name, &who)?;
         }
@@ -161,8 +160,10 @@ pub async fn remove(
     let service = Arc::clone(&api.service);
     let removed = blocking(move || -> Result<VersionInfo, ApiProblem> {
         let at = Timestamp::now();
+        let last = service.store().experiment(&name, None)?.version;
+        service.audit(&who, "remove", &name, "asked", json!({"version": last}))?;
         let version = service.store().remove_experiment(&name, &who.name, at)?;
-        service.audit(&who, "remove", &name, "done", json!({}))?;
+        service.audit(&who, "remove", &name, "done", json!({"version": version}))?;
         service.forget_schedule(&name)?;
         // Runs of it that wait for approval may not start any more.
         service.end_lapsed_waits()?;

@@ -75,18 +75,16 @@ pub async fn put(
     let service = Arc::clone(&api.service);
     let applied = blocking(move || -> Result<_, ApiProblem> {
         let store = service.store();
-        match store.game_day_document_versions(&name) {
-            Ok(_) if service.sees(&who, OwnedKind::GameDayDocument, &name)? => {}
+        let is_new = match store.game_day_document_versions(&name) {
+            Ok(_) if service.sees(&who, OwnedKind::GameDayDocument, &name)? => false,
             Ok(_) => {
                 let what = format!("the name `{name}` is taken by a game day of another team");
                 let problem = ApiProblem::new(StatusCode::CONFLICT, "team", what);
                 return Err(problem.hint("use another name"));
             }
-            Err(error) if error.kind == StoreErrorKind::NotThere => {
-                store.set_owners(OwnedKind::GameDayDocument, &name, &who.teams)?;
-            }
+            Err(error) if error.kind == StoreErrorKind::NotThere => true,
             Err(error) => return Err(error.into()),
-        }
+        };
         let before = match store.game_day_document(&name, None) {
             Ok(before) => Some(before.document),
             Err(error) if error.kind == StoreErrorKind::NotThere => None,
@@ -94,6 +92,9 @@ pub async fn put(
         };
         service.load_game_day(&document, &who)?;
         service.audit(&who, "apply game day", &name, "asked", json!({}))?;
+        if is_new {
+            store.set_owners(OwnedKind::GameDayDocument, &name, &who.teams)?;
+        }
         let put = store.put_game_day_document(&name, &document, &who.name, Timestamp::now())?;
         if put.changed {
             service.own_game_day_schedule(&name, &who.person)?;

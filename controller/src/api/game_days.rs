@@ -115,7 +115,7 @@ pub(super) fn shown(service: &Service, who: &Actor, held: HeldGameDay) -> GameDa
         prerequisites: prerequisites.collect(),
         duties: duties.collect(),
         id: record.id,
-        name,
+        name: name.as_deref().map(text),
         version,
         title: text(&day.title),
         purpose: text(&day.purpose),

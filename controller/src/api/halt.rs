@@ -65,8 +65,11 @@ impl From<service::HaltReport> for HaltResult {
 
 fn halt_status(api: &Api) -> HaltStatus {
     let halted = api.service.halted();
+    let last = api.service.last_halt();
     HaltStatus {
         halted: halted.is_some(),
+        last_took_ms: last.map(|last| last.seconds * 1000.0),
+        last_clean: last.map(|last| last.clean),
         at: halted.as_ref().map(|halted| halted.at.to_string()),
         why: halted.as_ref().and_then(|halted| halted.why.clone()),
         who: halted.map(|halted| halted.who),

@@ -2,6 +2,8 @@
 
 use super::Api;
 use super::auth::Viewer;
+use super::openapi::ProblemStatus;
+use super::problem::ApiProblem;
 use crate::pki::agent_registry::AgentRegistry;
 use crate::pki::ca::CertificateAuthority;
 use crate::service::Service;
@@ -22,9 +24,18 @@ use prometheus_client::registry::Registry;
 use std::sync::{Arc, Weak};
 use std::time::Instant;
 
-/// Returns metrics for Prometheus (OpenMetrics).
-#[utoipa::path(get, path = "/metrics", tag = "operations", security(("token" = ["viewer"])), responses((status = 200, description = "OpenMetrics text", body = String, content_type = "application/openmetrics-text")))]
+/// Returns metrics for Prometheus (OpenMetrics). They are of the whole fleet, so a token that is limited to teams gets none.
+#[utoipa::path(get, path = "/metrics", tag = "operations", security(("token" = ["viewer"])), responses((status = 200, description = "OpenMetrics text", body = String, content_type = "application/openmetrics-text"), ProblemStatus<403>))]
 pub async fn metrics(Viewer(who): Viewer, State(api): State<Api>) -> Response {
+    if !who.teams.is_empty() {
+        let what = format!(
+            "token `{}` is limited to teams, and the metrics are of the whole fleet",
+            who.name
+        );
+        return ApiProblem::new(StatusCode::FORBIDDEN, "team", what)
+            .hint("use a viewer's token of all teams: `backburn tokens make NAME --role viewer`")
+            .into_response();
+    }
     // Some are read from the store.
     let encoded = tokio::task::spawn_blocking(move || {
         let mut text = String::new();

@@ -26,6 +26,8 @@ mod reports;
 mod request;
 mod runs;
 mod schedules;
+mod session;
+mod settings;
 mod stream;
 mod teams;
 mod tokens;
@@ -144,6 +146,7 @@ impl Api {
         });
         let metrics = Arc::clone(&self.metrics);
         router
+            .merge(crate::page::routes())
             .route("/api/v1/openapi.json", described)
             .fallback(async || {
                 ApiProblem::not_found("the path does not exist")
@@ -239,6 +242,8 @@ fn described() -> (Router<Api>, utoipa::openapi::OpenApi) {
         .routes(routes!(login::page))
         .routes(routes!(login::code))
         .routes(routes!(login::log_out))
+        .routes(routes!(session::get, session::sign_in, session::sign_out))
+        .routes(routes!(settings::get))
         .split_for_parts()
 }
 

@@ -49,7 +49,7 @@ pub struct NoteSentEvent {
     event: String,
     /// The number of the entry, to be sent as `Last-Event-ID` when the client connects again.
     id: String,
-    /// The entry.
+    /// The entry, as it is listed.
     data: String,
 }
 
@@ -61,18 +61,18 @@ pub(super) fn shown_notes(
     id: &str,
     after: u64,
 ) -> Result<Vec<RunNoteInfo>, StoreError> {
-    let entries = service.store().notes_of(stream, id, 0)?;
+    // A correction comes after what it corrects, so that the entries before are not needed.
+    let entries = service.store().notes_of(stream, id, after)?;
     let view = BlindView::of(service, who, stream, id)?;
-    Ok(shown(&entries, view.as_ref(), after))
+    Ok(shown(&entries, view.as_ref()))
 }
 
-fn shown(entries: &[RunNoteEntry], view: Option<&BlindView>, after: u64) -> Vec<RunNoteInfo> {
+fn shown(entries: &[RunNoteEntry], view: Option<&BlindView>) -> Vec<RunNoteInfo> {
     let times = happened_times(entries.iter().map(|entry| {
         let note = &entry.note;
         (entry.number, note.at, note.kind.as_str(), &note.body)
     }));
-    let shown = entries.iter().filter(|entry| entry.number > after);
-    let shown = shown.filter_map(|entry| {
+    let shown = entries.iter().filter_map(|entry| {
         let (happened, corrected_by) = (times.get(&entry.number))
             .copied()
             .unwrap_or((entry.note.at, None));
@@ -118,7 +118,7 @@ async fn add(
     let added = blocking(move || -> Result<_, ApiProblem> {
         let entry = service.add_note(&who, stream, &id, &written)?;
         // Its author has written it and may read it.
-        let mut shown = shown(&[entry], None, 0);
+        let mut shown = shown(&[entry], None);
         shown
             .pop()
             .ok_or_else(|| ApiProblem::not_found("the note was not written"))

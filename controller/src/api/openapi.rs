@@ -25,9 +25,9 @@ pub(super) fn complete(description: &mut Value) {
         for (name, mut schema) in [
             (
                 "GameDayFile",
-                backburn_experiments::schema::game_day_schema(),
+                backburn_experiments::game_day::game_day_schema(),
             ),
-            ("NoteContent", backburn_experiments::schema::note_schema()),
+            ("NoteContent", backburn_experiments::game_day::note_schema()),
         ] {
             if let Some(schema) = schema.as_object_mut() {
                 schema.remove("$schema");

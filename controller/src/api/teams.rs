@@ -74,13 +74,13 @@ pub(super) async fn guard(parts: &mut Parts, api: &Api, who: &Actor) -> Result<(
     }
 }
 
-/// Refuses to store an experiment under a name that belongs to another team. A new one belongs to the teams of its token from now on.
-pub(super) fn claim_experiment(
+/// Refuses to store an experiment under a name that belongs to another team.
+pub(super) fn check_experiment_name(
     service: &Service,
     who: &Actor,
     name: &str,
 ) -> Result<(), ApiProblem> {
-    match service.claim_experiment(who, name)? {
+    match service.may_store_experiment(who, name)? {
         true => Ok(()),
         false => Err(ApiProblem::new(
             StatusCode::CONFLICT,

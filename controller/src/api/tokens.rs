@@ -131,6 +131,11 @@ pub async fn remove_join_token(
 ) -> Result<StatusCode, ApiProblem> {
     let service = Arc::clone(&api.service);
     blocking(move || -> Result<(), ApiProblem> {
+        let tokens = service.store().join_tokens()?;
+        if let Some(token) = tokens.iter().find(|token| token.id == id) {
+            let detail = json!({"agent": token.agent, "labels": token.labels});
+            service.audit(&who, "remove join token", &id, "asked", detail)?;
+        }
         service.store().remove_join_token(&id)?;
         Ok(service.audit(&who, "remove join token", &id, "done", json!({}))?)
     })

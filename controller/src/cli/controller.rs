@@ -2,6 +2,7 @@
 
 use super::backup::{self, RestoreOptions};
 use super::data_directory::{DataOptions, audit_command, failed, file_and_hash};
+use super::rotate_authority::{RotateAuthorityOptions, rotate_authority};
 use super::{CommandFailure, print, print_stderr};
 use backburn::fleet::Fleet;
 use backburn::oidc::{IdentityProvider, OidcConfig};
@@ -18,7 +19,7 @@ use clap::{Args, Subcommand};
 use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 use std::future::Future;
-use std::io::Write;
+use std::io::{IsTerminal as _, Write};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 use tokio::net::TcpListener;
@@ -42,13 +43,7 @@ enum ControllerAction {
     /// Make the controller's data of a backup (stop the controller first); what was revoked since stays revoked
     Restore(RestoreOptions),
     /// Replace the certificate authority while agents stay connected; then reload the controller with SIGHUP
-    RotateAuthority {
-        /// End the replacement: what the old authority has signed, and tokens from before, are refused from then on
-        #[arg(long)]
-        finish: bool,
-        #[command(flatten)]
-        data: DataOptions,
-    },
+    RotateAuthority(RotateAuthorityOptions),
     /// Make an admin's token without having one, e.g. because the last was lost; the controller may be running
     AdminToken {
         /// How long the token is valid
@@ -175,33 +170,10 @@ fn announce(format: LogFormat, text: &str) {
 pub(super) fn main(command: &ControllerCommand) -> Result<u8, CommandFailure> {
     match &command.action {
         None => run_daemon(&command.daemon),
-        Some(ControllerAction::RotateAuthority { finish, data }) => rotate_authority(data, *finish),
+        Some(ControllerAction::RotateAuthority(options)) => rotate_authority(options),
         Some(ControllerAction::Restore(options)) => backup::restore(options),
         Some(ControllerAction::AdminToken { lasts, data }) => admin_token(data, *lasts),
     }
-}
-
-/// Runs `backburn controller rotate-authority`.
-fn rotate_authority(data: &DataOptions, is_end: bool) -> Result<u8, CommandFailure> {
-    let store =
-        SqliteStore::open_shared(&data.path().join("store")).map_err(|error| failed(&error))?;
-    let folder = data.path().join("authority");
-    audit_command(&store, "rotate-authority", json!({"finish": is_end}))?;
-    match is_end {
-        true => {
-            CertificateAuthority::finish_rotation(&folder).map_err(|error| failed(&error))?;
-            print_stderr(
-                "the old authority is removed\nhint: send the controller SIGHUP; tokens that were made before the new authority are refused from then on\n",
-            );
-        }
-        false => {
-            CertificateAuthority::rotate(&folder).map_err(|error| failed(&error))?;
-            print_stderr(
-                "there is a new authority, and both are trusted\nhint: send the controller SIGHUP, replace tokens, and finish with `--finish` when the metric `backburn_agents_of_retiring_authority` is 0: agents renew within 20 days\n",
-            );
-        }
-    }
-    Ok(0)
 }
 
 /// Runs `backburn controller admin-token`.
@@ -482,27 +454,49 @@ fn default_names() -> Vec<String> {
 /// Runs `backburn export`.
 pub(super) fn export(command: &ExportCommand) -> Result<u8, CommandFailure> {
     let store = command.data.store()?;
+    let unwritten = |error: std::io::Error| {
+        CommandFailure::invalid(format!("{}: {error}", command.file.display()))
+    };
+    let file = match command.file == Path::new("-") {
+        true => None,
+        // The export holds hashes of tokens and the output of probes.
+        false => {
+            use std::os::unix::fs::OpenOptionsExt;
+            let mut options = std::fs::OpenOptions::new();
+            let options = options.write(true).create(true).truncate(false).mode(0o600);
+            Some(options.open(&command.file).map_err(unwritten)?)
+        }
+    };
+    // Titles, names and outputs of probes are in it as they are.
+    let is_terminal = match &file {
+        Some(file) => file.is_terminal(),
+        None => std::io::stdout().is_terminal(),
+    };
+    if is_terminal {
+        return Err(CommandFailure::invalid(format!(
+            "{}: an export is for files and programs, and this is a terminal\nhint: name a file, or pipe it: `backburn export -` into another program",
+            command.file.display()
+        )));
+    }
     audit_command(store.as_ref(), "export", json!({"file": command.file}))?;
     let write = |out: &mut dyn Write| match command.with_secrets {
         true => store.export_with_secrets(out),
         false => store.export(out),
     };
-    let unwritten = |error: std::io::Error| {
-        CommandFailure::invalid(format!("{}: {error}", command.file.display()))
-    };
-    if command.file == Path::new("-") {
-        let mut out = std::io::stdout().lock();
-        write(&mut out).map_err(|error| failed(&error))?;
-        out.flush().map_err(unwritten)?;
-    } else {
-        // The export holds hashes of tokens and the output of probes.
-        use std::os::unix::fs::OpenOptionsExt;
-        let mut options = std::fs::OpenOptions::new();
-        let options = options.write(true).create(true).truncate(true).mode(0o600);
-        let file = options.open(&command.file).map_err(unwritten)?;
-        let mut out = std::io::BufWriter::new(file);
-        write(&mut out).map_err(|error| failed(&error))?;
-        out.flush().map_err(unwritten)?;
+    match file {
+        None => {
+            let mut out = std::io::stdout().lock();
+            write(&mut out).map_err(|error| failed(&error))?;
+            out.flush().map_err(unwritten)?;
+        }
+        Some(file) => {
+            if file.metadata().is_ok_and(|file| file.is_file()) {
+                file.set_len(0).map_err(unwritten)?;
+            }
+            let mut out = std::io::BufWriter::new(file);
+            write(&mut out).map_err(|error| failed(&error))?;
+            out.flush().map_err(unwritten)?;
+        }
     }
     Ok(0)
 }

@@ -10,18 +10,22 @@ use super::table::print_table;
 use super::{CommandFailure, print, print_json, print_stderr};
 use backburn::report::{EarlierRun, ReportBuilder};
 use backburn::runner::{FinishedRun, JournalFile};
+use backburn_agent::ledger::Ledger;
 use backburn_experiments::journal::{JournalEntry, Outcome, Run, Verdict, verdict};
+use backburn_experiments::late_revert::LateRevert;
 use backburn_experiments::terminal_text::escape;
 use jiff::Timestamp;
 use serde::Serialize;
 use std::ffi::OsStr;
 use std::fs::File;
-use std::io::{self, BufRead, BufReader};
+use std::io::{self, BufRead, BufReader, Read as _};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 /// How many of the runs that begin with the given text an error names.
 const MAX_NAMED_RUNS: usize = 5;
+/// The longest note of a late revert, in bytes.
+const MAX_NOTE_BYTES: u64 = 4096;
 /// The most earlier runs that a report compares with.
 const MAX_EARLIER_RUNS: usize = 10;
 
@@ -54,6 +58,8 @@ struct LocalRunInfo<'a> {
     outcome: Option<Outcome>,
     exit_code: Option<u8>,
     verdict: Option<Verdict>,
+    /// When this host's agent had observed that nothing is left of a run that ended not clean.
+    cleaned: Option<Timestamp>,
     events: usize,
     journal: &'a Path,
     problem: Option<&'a str>,
@@ -140,7 +146,11 @@ fn show(state: &Path, given: &str, as_json: bool) -> Result<u8, CommandFailure> 
         print(&report::format_open_run(&found.run, now));
         return Ok(0);
     };
-    report::name_local_revert(&mut verdict, state);
+    let cleaned = found.cleaned();
+    match cleaned {
+        Some(_) => verdict.hint = None,
+        None => report::name_local_revert(&mut verdict, state),
+    }
     let title = found.run.title.clone();
     let finished = FinishedRun {
         run: found.run,
@@ -148,6 +158,12 @@ fn show(state: &Path, given: &str, as_json: bool) -> Result<u8, CommandFailure> 
         illegal: None,
     };
     print(&format_report(&title, &finished, Some(&found.journal)));
+    if let Some(at) = cleaned {
+        print(&format!(
+            "  cleaned at {}: this host's agent has observed that nothing is left\n",
+            at.strftime("%Y-%m-%dT%H:%M:%SZ")
+        ));
+    }
     Ok(0)
 }
 
@@ -378,6 +394,36 @@ impl LocalRun {
         (!self.is_running).then(|| verdict(&self.run))
     }
 
+    /// When everything that the run left was seen to be gone: it is noted beside the journal for each injection, and none is owed any more.
+    /// None if the run left nothing, or something is not known to be gone.
+    fn cleaned(&self) -> Option<Timestamp> {
+        let verdict = self
+            .verdict()
+            .filter(|verdict| verdict.outcome == Outcome::NotClean)?;
+        let runs = self.journal.parent()?;
+        let ledger = Ledger::at(runs.parent()?);
+        let mut last = None;
+        for owed in &verdict.owed {
+            // A ledger that cannot be listed proves nothing.
+            if ledger.entries().is_err() || ledger.owes(&owed.injection) {
+                return None;
+            }
+            let path = LateRevert::path(runs, &self.id, &owed.injection)?;
+            let flags = nix::libc::O_NONBLOCK | nix::libc::O_NOFOLLOW;
+            let file = File::options()
+                .read(true)
+                .custom_flags(flags)
+                .open(path)
+                .ok()?;
+            let mut text = String::new();
+            file.take(MAX_NOTE_BYTES).read_to_string(&mut text).ok()?;
+            let noted: LateRevert = serde_json::from_str(&text).ok()?;
+            let at = Timestamp::from_second(i64::try_from(noted.at).ok()?).ok()?;
+            last = last.max(Some(at));
+        }
+        last
+    }
+
     fn info(&self) -> LocalRunInfo<'_> {
         let verdict = self.verdict();
         LocalRunInfo {
@@ -389,6 +435,7 @@ impl LocalRun {
             outcome: verdict.as_ref().map(|verdict| verdict.outcome),
             exit_code: verdict.as_ref().map(|verdict| verdict.exit_code),
             verdict,
+            cleaned: self.cleaned(),
             events: self.run.events,
             journal: &self.journal,
             problem: self.problem.as_deref(),

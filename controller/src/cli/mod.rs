@@ -21,6 +21,7 @@ mod progress_lines;
 mod progress_tty;
 mod remote;
 mod report;
+mod rotate_authority;
 mod run;
 mod run_report;
 mod schedules;
@@ -67,7 +68,7 @@ enum CliCommand {
     /// Show what an experiment would affect and how that would be undone, without changing anything
     Plan(plan::PlanCommand),
     /// Run two experiments against a small web service that comes with the program; requires no root and leaves nothing behind
-    Demo,
+    Demo(demo::DemoCommand),
     /// Check experiments and game days, and report all of their problems
     Validate(validate::ValidateCommand),
     /// Show whether a halt is in force, what acts now, what is owed, and which agents do not answer
@@ -178,6 +179,8 @@ enum SchemaKind {
     GameDay,
     /// The policy file of `backburn controller --policy`
     ControllerPolicy,
+    /// The file of `backburn controller --oidc`
+    Oidc,
 }
 
 /// Arguments that are passed to the agent's own command line.
@@ -292,18 +295,23 @@ pub(crate) fn main(words: Vec<OsString>) -> ExitCode {
             Err(failure) => Err(failure),
         },
         CliCommand::Schedules(command) => schedules::main(&command),
-        CliCommand::Demo => demo::main(),
+        CliCommand::Demo(command) => demo::main(&command),
         CliCommand::Schema(SchemaCommand { of }) => {
             match of {
                 SchemaKind::Experiment => {
                     print_json(&backburn_experiments::schema::document_schema());
                 }
                 SchemaKind::GameDay => {
-                    print_json(&backburn_experiments::schema::game_day_schema());
+                    print_json(&backburn_experiments::game_day::game_day_schema());
                 }
                 SchemaKind::ControllerPolicy => {
                     print_json(&backburn_experiments::schema::of::<
                         backburn::service::FleetPolicy,
+                    >());
+                }
+                SchemaKind::Oidc => {
+                    print_json(&backburn_experiments::schema::of::<
+                        backburn::oidc::OidcConfig,
                     >());
                 }
             }

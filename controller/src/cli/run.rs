@@ -11,6 +11,7 @@ use super::shell_words::shell_words;
 use super::signals::{self, RunSignal, RunSignals};
 use super::suite::{self, SuiteOptions};
 use super::{CommandFailure, HostOptions, print, print_stderr, report, runtime};
+use backburn::page::local::LocalPage;
 use backburn::runner::{self, FinishedRun, RunSettings};
 use backburn_experiments::HumanDuration;
 use backburn_experiments::chaostoolkit::{ToolkitHost, toolkit_differences, toolkit_journal};
@@ -46,6 +47,9 @@ pub(super) struct RunCommand {
     /// Write a journal in the Chaos Toolkit's format
     #[arg(long, value_name = "FILE")]
     pub(super) journal: Option<PathBuf>,
+    /// Serve a page that shows the run, on a free port of the loopback, and print its address, which one browser can use
+    #[arg(long, conflicts_with = "suite")]
+    page: bool,
     #[command(flatten)]
     pub(super) job: JobOptions,
     #[command(flatten)]
@@ -159,8 +163,12 @@ impl RunCommand {
             ),
             (self.rollback_strategy.is_some(), "--rollback-strategy"),
             (self.journal.is_some(), "--journal"),
+            (self.page, "--page"),
         ];
         match local.into_iter().find(|(given, _)| *given) {
+            Some((_, "--page")) => Err(CommandFailure::invalid(
+                "`--page` requires a run on this host\nhint: a controller serves a page of its own, at its address",
+            )),
             Some((_, flag)) => Err(CommandFailure::invalid(format!(
                 "`{flag}` requires a run on this host\nhint: write it into the experiment, or run on this host with `--local`"
             ))),
@@ -193,7 +201,14 @@ impl RunCommand {
         seed: Option<u64>,
         style: OutputStyle,
     ) -> Result<CompletedRun, CommandFailure> {
-        execute(experiment, &self.host, seed, self.frequency(), style)
+        let page = self.page.then(serve_page).transpose()?;
+        let options = ExecuteOptions {
+            seed,
+            frequency: self.frequency(),
+            style,
+            page: page.as_ref(),
+        };
+        execute(experiment, &self.host, options)
     }
 
     /// Runs an experiment on the fleet. Returns the exit code, and the run if it was followed to its end.
@@ -398,6 +413,29 @@ pub(crate) struct CompletedRun {
     pub(crate) journal: Option<PathBuf>,
 }
 
+/// How to run an experiment on this host.
+pub(crate) struct ExecuteOptions<'a> {
+    /// The seed for random selection; random if there is none.
+    pub(crate) seed: Option<u64>,
+    /// How often the hypothesis is sampled while the method runs.
+    pub(crate) frequency: HumanDuration,
+    /// How progress is shown.
+    pub(crate) style: OutputStyle,
+    /// The page that shows the run, too.
+    pub(crate) page: Option<&'a LocalPage>,
+}
+
+/// Serves the page of runs on this host, and prints its address.
+///
+/// # Errors
+/// It cannot be served.
+pub(crate) fn serve_page() -> Result<LocalPage, CommandFailure> {
+    let page = LocalPage::start()
+        .map_err(|error| CommandFailure::invalid(format!("the page cannot be served: {error}")))?;
+    print_stderr(&format!("page: {}\n", page.url()));
+    Ok(page)
+}
+
 /// Runs an experiment on this host and shows its progress.
 ///
 /// # Errors
@@ -405,11 +443,16 @@ pub(crate) struct CompletedRun {
 pub(crate) fn execute(
     experiment: Experiment,
     host: &HostOptions,
-    seed: Option<u64>,
-    frequency: HumanDuration,
-    style: OutputStyle,
+    options: ExecuteOptions<'_>,
 ) -> Result<CompletedRun, CommandFailure> {
+    let ExecuteOptions {
+        seed,
+        frequency,
+        style,
+        page,
+    } = options;
     let run = runner::run_id();
+    let seed = seed.unwrap_or_else(runner::random);
     let title = experiment.document.title.clone();
     let state = host.state()?;
     let journal = runner::JournalFile::create(&state, &run).map_err(|error| {
@@ -426,21 +469,24 @@ pub(crate) fn execute(
     let access = host.access()?;
     let runtime = runtime()?;
     let progress = ProgressThread::start(style);
-    let watcher = progress.watcher();
+    let (ask_to_stop, stop) = mpsc::unbounded_channel();
+    let mut observers = vec![progress.watcher()];
+    observers.extend(page.map(|page| page.begin(&run, seed, &experiment, ask_to_stop.clone())));
     let warn = progress.warner();
+    let shown_run = run.clone();
     let finished = runtime.block_on(async {
-        let stop = stop_by_signals(warn)
+        stop_by_signals(warn, ask_to_stop)
             .map_err(|error| CommandFailure::invalid(format!("cannot receive signals: {error}")))?;
         let settings = RunSettings {
             run,
-            seed: seed.unwrap_or_else(runner::random),
+            seed,
             frequency,
             sha256: None,
             access,
             approval: None,
             agent_pool: start.into(),
             journal: Box::new(journal),
-            observers: vec![watcher],
+            observers,
             stop,
         };
         Ok::<_, CommandFailure>(runner::run(experiment, settings).await)
@@ -450,6 +496,9 @@ pub(crate) fn execute(
     let entries = progress.end();
     let mut finished = finished?;
     report::name_local_revert(&mut finished.verdict, &state);
+    if let Some(page) = page {
+        page.close(&shown_run, &finished.verdict);
+    }
     Ok(CompletedRun {
         title,
         finished,
@@ -462,8 +511,8 @@ pub(crate) fn execute(
 /// revert.
 fn stop_by_signals(
     mut warn: impl FnMut(String) + Send + 'static,
-) -> std::io::Result<mpsc::UnboundedReceiver<String>> {
-    let (tell, told) = mpsc::unbounded_channel();
+    tell: mpsc::UnboundedSender<String>,
+) -> std::io::Result<()> {
     let mut received = RunSignals::listen()?;
     tokio::spawn(async move {
         let mut times = 0;
@@ -485,5 +534,5 @@ fn stop_by_signals(
             }
         }
     });
-    Ok(told)
+    Ok(())
 }

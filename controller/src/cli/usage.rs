@@ -2,6 +2,7 @@
 
 use backburn_experiments::problem::nearest;
 use backburn_experiments::terminal_text::escape;
+use backburn_experiments::usage_message::usage_message;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Command, CommandFactory};
 
@@ -13,34 +14,8 @@ pub(super) fn mistake<Cli: CommandFactory>(error: &clap::Error) -> Option<String
     if !error.use_stderr() || error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
         return None;
     }
-    let text = error.render().to_string();
-    let mut what = Vec::new();
-    let mut usage = None;
-    let mut rest = text.trim().lines();
-    for line in rest.by_ref() {
-        let line = line.trim_end();
-        if let Some(line) = line.strip_prefix("Usage: ") {
-            usage = Some(line.to_owned());
-            break;
-        }
-        let is_tip = line.trim_start().starts_with("tip: ");
-        if !is_tip && !line.is_empty() && !line.starts_with("For more information") {
-            what.push(escape(line).replace('\'', "`"));
-        }
-    }
-    let mut message = what.join("\n");
-    if let Some(hint) = hint::<Cli>(error) {
-        message.push_str(&format!("\nhint: {hint}"));
-    } else if let Some(usage) = usage {
-        let command: Vec<&str> = usage
-            .split_whitespace()
-            .take_while(|word| !word.starts_with(['-', '<', '[']))
-            .collect();
-        let command = command.join(" ");
-        message.push_str(&format!("\nhint: `{command} --help` shows how it is used"));
-    }
-    message.push('\n');
-    Some(message)
+    let hint = hint::<Cli>(error);
+    Some(usage_message(&error.render().to_string(), hint.as_deref()))
 }
 
 fn hint<Cli: CommandFactory>(error: &clap::Error) -> Option<String> {

@@ -184,11 +184,15 @@ impl Fleet {
         let older = (self.members().get(name))
             .map(|member| (member.handle.clone(), member.peer, member.connection));
         if let Some((older, its_peer, connection)) = older {
-            let proof = tokio::time::timeout(
-                PROOF_TIMEOUT.min(self.lease.0 / 3),
-                older.revert_run(NO_RUN),
-            );
-            let is_alive = older.answers_heartbeats() && matches!(proof.await, Ok(Some(_)));
+            // An agent that is too old to answer heartbeats may be too old to revert one run only, and every agent describes its faults.
+            let proof = async {
+                match older.answers_heartbeats() {
+                    true => older.revert_run(NO_RUN).await.is_some(),
+                    false => older.describe().await.is_some(),
+                }
+            };
+            let proof = tokio::time::timeout(PROOF_TIMEOUT.min(self.lease.0 / 3), proof);
+            let is_alive = matches!(proof.await, Ok(true));
             let is_there =
                 (self.members().get(name)).is_some_and(|member| member.connection == connection);
             if is_alive && is_there {

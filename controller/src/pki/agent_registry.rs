@@ -13,7 +13,6 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 
 /// How many agents are read at a time.
 const PAGE: u32 = 1000;
@@ -181,6 +180,7 @@ impl AgentRegistry {
         &self,
         issued: &AgentIdentity,
         reason: CertificateReason<'_>,
+        issuer: &str,
     ) -> Result<Labels, Refusal> {
         let _one_at_a_time = lock(&self.changing);
         let before = match self.store.agent(&issued.name) {
@@ -204,7 +204,7 @@ impl AgentRegistry {
                 let is_said = |name: &String| !admission.labels.contains_key(name);
                 let is_confirmed = before_by.is_some() || !granted.keys().any(is_said);
                 granted.extend(admission.labels.clone());
-                let detail = json!({"token": admission.token, "token-by": admission.by, "serial": issued.serial, "labels": granted});
+                let detail = json!({"token": admission.token, "token-by": admission.by, "serial": issued.serial, "authority": issuer, "labels": granted});
                 let agent = EnrolledAgent {
                     name: issued.name.clone(),
                     serials: vec![issued.serial.clone()],
@@ -223,8 +223,7 @@ impl AgentRegistry {
                 agent.serials.push(issued.serial.clone());
                 let old = agent.serials.len().saturating_sub(VALID_CERTIFICATES);
                 agent.serials.drain(..old);
-                let detail =
-                    json!({"serial": issued.serial, "replaced": shown.serial, "expired": is_late});
+                let detail = json!({"serial": issued.serial, "authority": issuer, "replaced": shown.serial, "expired": is_late});
                 (agent, agent_record("renew", &issued.name, detail))
             }
             (CertificateReason::Renewal(_) | CertificateReason::LateRenewal(_), _) => {
@@ -395,23 +394,31 @@ impl EnrolmentPolicy for Arc<AgentRegistry> {
         &self,
         issued: &AgentIdentity,
         reason: CertificateReason<'_>,
-        _lifetime: Duration,
+        issuer: &str,
     ) -> Result<Labels, Refusal> {
         let (registry, issued) = (Arc::clone(self), issued.clone());
+        let issuer = issuer.to_owned();
         match reason {
             CertificateReason::Joining(admission) => {
                 let admission = admission.clone();
-                blocking(move || registry.issued(&issued, CertificateReason::Joining(&admission)))
-                    .await
+                blocking(move || {
+                    registry.issued(&issued, CertificateReason::Joining(&admission), &issuer)
+                })
+                .await
             }
             CertificateReason::Renewal(shown) => {
                 let shown = shown.clone();
-                blocking(move || registry.issued(&issued, CertificateReason::Renewal(&shown))).await
+                blocking(move || {
+                    registry.issued(&issued, CertificateReason::Renewal(&shown), &issuer)
+                })
+                .await
             }
             CertificateReason::LateRenewal(shown) => {
                 let shown = shown.clone();
-                blocking(move || registry.issued(&issued, CertificateReason::LateRenewal(&shown)))
-                    .await
+                blocking(move || {
+                    registry.issued(&issued, CertificateReason::LateRenewal(&shown), &issuer)
+                })
+                .await
             }
         }
     }

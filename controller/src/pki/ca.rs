@@ -92,6 +92,8 @@ pub struct AgentIdentity {
 pub struct Signed {
     /// The certificate, in PEM.
     pub certificate: String,
+    /// The fingerprint of the authority that has signed it.
+    pub issuer: String,
     /// Its serial number, as in [`AgentIdentity`].
     pub serial: String,
 }
@@ -348,17 +350,26 @@ impl CertificateAuthority {
         move_file(&next, &certificate)
     }
 
+    /// Refuses if the authority in this folder is not being replaced.
+    ///
+    /// # Errors
+    /// No rotation is under way, or a file cannot be read.
+    pub fn require_rotation(folder: &Path) -> Result<(), CaError> {
+        match KeyAndCertificate::read(folder, RETIRING)? {
+            Some(_) => Ok(()),
+            None => Err(CaError::Request(
+                "the authority is not being replaced\nhint: `backburn controller rotate-authority` begins that".into(),
+            )),
+        }
+    }
+
     /// Removes the retiring authority from this folder: whatever it has signed, and every token that pins it, is refused once a
     /// controller that runs has reloaded.
     ///
     /// # Errors
     /// No rotation is under way, or a file cannot be removed.
     pub fn finish_rotation(folder: &Path) -> Result<(), CaError> {
-        if KeyAndCertificate::read(folder, RETIRING)?.is_none() {
-            return Err(CaError::Request(
-                "the authority is not being replaced\nhint: `backburn controller rotate-authority` begins that".into(),
-            ));
-        }
+        Self::require_rotation(folder)?;
         let (key, certificate) = files(folder, RETIRING);
         remove(&certificate)?;
         remove(&key)
@@ -383,9 +394,15 @@ impl CertificateAuthority {
 
     /// The SHA-256 hash of the current certificate in DER, in lower-case hexadecimal digits. Tokens pin it.
     pub fn fingerprint(&self) -> String {
-        let keys = self.keys();
-        let hash = ring::digest::digest(&ring::digest::SHA256, &keys.current.certificate);
-        hexadecimal(hash.as_ref())
+        fingerprint_of(&self.keys().current.certificate)
+    }
+
+    /// A key for this purpose, derived from the key of the current authority. It says nothing about that one.
+    pub fn derived_key(&self, purpose: &str) -> ring::hmac::Key {
+        let secret = self.keys().current.issuer.key().serialize_der();
+        let own = ring::hmac::Key::new(ring::hmac::HMAC_SHA256, &secret);
+        let derived = ring::hmac::sign(&own, purpose.as_bytes());
+        ring::hmac::Key::new(ring::hmac::HMAC_SHA256, derived.as_ref())
     }
 
     /// The current authority's certificate, in PEM.
@@ -434,14 +451,22 @@ impl CertificateAuthority {
         let uri = format!("{AGENT_URI}{name}");
         params.subject_alt_names = vec![SanType::URI(uri.try_into().map_err(wrong)?)];
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+        let keys = self.keys();
         let certificate = params
-            .signed_by(&request.public_key, &self.keys().current.issuer)
+            .signed_by(&request.public_key, &keys.current.issuer)
             .map_err(wrong)?;
         Ok(Signed {
             certificate: certificate.pem(),
+            issuer: fingerprint_of(&keys.current.certificate),
             serial: hexadecimal(&serial),
         })
     }
+}
+
+/// The SHA-256 hash of a certificate in DER, in lower-case hexadecimal digits.
+fn fingerprint_of(certificate: &CertificateDer<'_>) -> String {
+    let hash = ring::digest::digest(&ring::digest::SHA256, certificate);
+    hexadecimal(hash.as_ref())
 }
 
 /// The agent that a certificate names. TLS has verified the certificate before.

@@ -31,13 +31,13 @@ pub trait EnrolmentPolicy: Send + Sync {
         labels: &Labels,
     ) -> impl Future<Output = Result<Admission, Refusal>> + Send;
 
-    /// Records a certificate that is about to be issued, valid for `lifetime`. Returns the labels that the agent is granted. A refusal
+    /// Records a certificate that is about to be issued, signed by the authority with the fingerprint `issuer`. Returns the labels that the agent is granted. A refusal
     /// withholds the certificate. What must be known about an agent after a crash is stored when this returns.
     fn issue(
         &self,
         issued: &AgentIdentity,
         reason: CertificateReason<'_>,
-        lifetime: Duration,
+        issuer: &str,
     ) -> impl Future<Output = Result<Labels, Refusal>> + Send;
 }
 
@@ -210,7 +210,7 @@ async fn answer(
         name: name.clone(),
         serial: signed.serial,
     };
-    let labels = enrol.issue(&agent, reason, lifetime).await?;
+    let labels = enrol.issue(&agent, reason, &signed.issuer).await?;
     let joined = JoinResponse {
         name,
         certificate: signed.certificate,

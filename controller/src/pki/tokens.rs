@@ -13,6 +13,9 @@ use std::path::Path;
 /// The name of the first token's file in the data folder.
 pub const FIRST_TOKEN_FILE: &str = "admin-token";
 
+/// The name of the first token, and of the person that it belongs to.
+const FIRST_TOKEN: &str = "admin";
+
 /// Creates a token with a random id and secret.
 ///
 /// # Errors
@@ -59,16 +62,26 @@ pub fn create_first_token(
     writeln!(file, "{token}")?;
     file.sync_all()?;
     // The file comes first: a stored token that nobody has would keep this from being repeated.
+    let created = Timestamp::now();
+    store.audit(&AuditRecord {
+        at: created,
+        who: "controller".into(),
+        role: None,
+        what: "make token".into(),
+        about: token.id.clone(),
+        outcome: "asked".into(),
+        detail: json!({"name": FIRST_TOKEN, "of": FIRST_TOKEN, "role": Role::Admin, "file": path}),
+    })?;
     store.put_api_token(&ApiTokenRecord {
         id: token.id.clone(),
         hash: secret_hash(&token.secret),
-        name: "admin".into(),
-        person: "admin".into(),
+        name: FIRST_TOKEN.into(),
+        person: FIRST_TOKEN.into(),
         teams: BTreeSet::new(),
         origin: TokenOrigin::Made,
         role: Role::Admin,
         is_blind: false,
-        created: Timestamp::now(),
+        created,
         expires: None,
         revoked: None,
     })?;

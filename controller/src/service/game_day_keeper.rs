@@ -6,7 +6,7 @@ use super::{OWN_NAME, Service, lock};
 use crate::store::{ExperimentRef, GameDayDocumentRecord, StoreError, StoreErrorKind};
 use backburn_experiments::document::Schedule;
 use backburn_experiments::game_day::{
-    GameDayAction, GameDayEvent, GameDayProgress, GameDayStage, RunStanding, decide,
+    GameDayAction, GameDayEvent, GameDayProgress, RunStanding, decide,
 };
 use backburn_experiments::timetable::{Progress, ScheduleDecision, Timetable};
 use jiff::{SignedDuration, Timestamp};
@@ -284,16 +284,6 @@ impl Service {
         after: Timestamp,
     ) -> Option<Timestamp> {
         timetable(document)?.next(after).map(|due| due.at)
-    }
-
-    /// How many game days are going on.
-    pub fn active_game_days(&self) -> usize {
-        let open = self.store.open_game_days().unwrap_or_default();
-        let active = open.iter().filter(|record| {
-            (self.held_game_day(&record.id))
-                .is_ok_and(|held| held.progress.stage != GameDayStage::Prepared)
-        });
-        active.count()
     }
 }
 

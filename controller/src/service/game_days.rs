@@ -28,7 +28,7 @@ pub const GAME_DAY_PREFIX: &str = "gd-";
 pub struct HeldGameDay {
     /// What the store has of it.
     pub record: GameDayRecord,
-    /// Its document.
+    /// The document by which it is held.
     pub day: GameDay,
     /// How far it is.
     pub progress: GameDayProgress,
@@ -37,7 +37,7 @@ pub struct HeldGameDay {
 /// A game day that somebody wants to prepare.
 #[derive(Debug, Clone)]
 pub struct GameDaySpec {
-    /// The document.
+    /// The JSON document of the game day.
     pub document: Value,
     /// The name and version of a stored game day.
     pub reference: Option<ExperimentRef>,
@@ -203,11 +203,11 @@ impl Service {
                     .owners(OwnedKind::GameDayDocument, &reference.name)?,
             );
         }
-        self.store.set_owners(OwnedKind::GameDay, &id, &owners)?;
         let name = record.reference.as_ref().map(|kept| &kept.name);
         let detail =
             json!({"name": name, "mode": mode, "title": held.day.title, "begin": spec.begin});
         self.audit(who, "prepare game day", &id, "asked", detail)?;
+        self.store.set_owners(OwnedKind::GameDay, &id, &owners)?;
         let _turn = lock(&self.game_day_turn);
         let numbers = 1..=u32::try_from(held.day.prerequisites.len()).unwrap_or(u32::MAX);
         let numbers: Vec<u32> = numbers.filter(|_| spec.prerequisites_met).collect();

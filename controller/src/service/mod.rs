@@ -238,6 +238,11 @@ impl Service {
         &self.fleet
     }
 
+    /// How long a run waits for approval.
+    pub fn approval_expires(&self) -> HumanDuration {
+        self.approval_expires
+    }
+
     /// The policy in force.
     pub fn policy(&self) -> Arc<FleetPolicy> {
         Arc::clone(&self.policy.read().unwrap_or_else(PoisonError::into_inner))
@@ -298,24 +303,35 @@ impl Service {
         what: &str,
         about: &str,
         outcome: &str,
-        mut detail: Value,
+        detail: Value,
     ) -> Result<(), StoreError> {
-        if let Some(detail) = detail.as_object_mut().filter(|_| who.person != who.name) {
-            detail.insert("person".into(), who.person.clone().into());
-        }
-        if let (Some(id), Some(detail)) = (request_id::current(), detail.as_object_mut()) {
-            detail.insert("request-id".into(), id.into());
-        }
-        let deed = AuditRecord {
-            at: Timestamp::now(),
-            who: who.name.clone(),
-            role: Some(who.role),
-            what: what.to_owned(),
-            about: about.to_owned(),
-            outcome: outcome.to_owned(),
-            detail,
-        };
-        self.store.audit(&deed).map(|_| ())
+        let record = audit_record(who, what, about, outcome, detail);
+        self.store.audit(&record).map(|_| ())
+    }
+}
+
+/// An entry of the audit log that says who does what now, and in which request.
+pub(crate) fn audit_record(
+    who: &Actor,
+    what: &str,
+    about: &str,
+    outcome: &str,
+    mut detail: Value,
+) -> AuditRecord {
+    if let Some(detail) = detail.as_object_mut().filter(|_| who.person != who.name) {
+        detail.insert("person".into(), who.person.clone().into());
+    }
+    if let (Some(id), Some(detail)) = (request_id::current(), detail.as_object_mut()) {
+        detail.insert("request-id".into(), id.into());
+    }
+    AuditRecord {
+        at: Timestamp::now(),
+        who: who.name.clone(),
+        role: Some(who.role),
+        what: what.to_owned(),
+        about: about.to_owned(),
+        outcome: outcome.to_owned(),
+        detail,
     }
 }
 

@@ -23,7 +23,7 @@ pub struct NoteWritten {
     pub stream: NoteStream,
     /// The id of the run or of the game day.
     pub id: String,
-    /// The note.
+    /// The note, with its place in the chain.
     pub entry: RunNoteEntry,
 }
 

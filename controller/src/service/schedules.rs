@@ -437,14 +437,20 @@ impl Service {
             },
             ScheduleDecision::Overlapped(due) => {
                 let why = "the last run is still active";
-                let run = self.record_overlap(experiment).await;
+                let refusal =
+                    Refusal::new("overlap", "the last run of this schedule is still active").hint(
+                        "`\"overlap\": \"queue\"` in the schedule lets a due time wait for it",
+                    );
+                let run = self.record_skipped(experiment, refusal).await;
                 (due, "skipped", json!({"why": why, "run": run}))
             }
-            ScheduleDecision::Missed(due) => (
-                due,
-                "skipped",
-                json!({"why": "the controller was not running at that time"}),
-            ),
+            ScheduleDecision::Missed(due) => {
+                let why = "the controller was not running at that time";
+                let run = self
+                    .record_skipped(experiment, missed(due.nominal, action.times))
+                    .await;
+                (due, "skipped", json!({"why": why, "run": run}))
+            }
             ScheduleDecision::Waits(due) => {
                 (due, "waits", json!({"why": "the last run is still active"}))
             }
@@ -571,13 +577,15 @@ impl Service {
         self.not_started(&new, None, refusal, &Redactor::default())
     }
 
-    /// Records a due run that was not started because the one before is still active. Returns its id, if that could be done.
-    async fn record_overlap(self: &Arc<Self>, kept: &ExperimentRecord) -> Option<String> {
+    /// Records a due run that was not started, for this reason. Returns its id, if that could be done.
+    async fn record_skipped(
+        self: &Arc<Self>,
+        kept: &ExperimentRecord,
+        refusal: Refusal,
+    ) -> Option<String> {
         let (service, kept) = (Arc::clone(self), kept.clone());
         let recorded = tokio::task::spawn_blocking(move || {
             let spec = service.scheduled_spec(&kept).ok().flatten()?;
-            let refusal = Refusal::new("overlap", "the last run of this schedule is still active")
-                .hint("`\"overlap\": \"queue\"` in the schedule lets a due time wait for it");
             Some(told(service.schedule_refused(&spec, refusal)).0)
         });
         recorded.await.ok().flatten().flatten()
@@ -652,6 +660,21 @@ fn told(error: RunStartError) -> (Option<String>, String) {
         ),
         RunStartError::Store(error) => (None, error.to_string()),
     }
+}
+
+/// Why a run was not started at this time, nor at those before it of so many in all.
+fn missed(due: Timestamp, times: usize) -> Refusal {
+    let before = match times {
+        0 | 1 => String::new(),
+        2 => ", and at one due time before".to_owned(),
+        times => format!(", and at {} due times before", times - 1),
+    };
+    let what = format!(
+        "the controller was not running at {}, when this was due{before}",
+        due.strftime("%F %T UTC")
+    );
+    Refusal::new("missed", what)
+        .hint("`\"catch-up\": \"once\"` in the schedule makes up for missed times with one run")
 }
 
 /// Combines the times that were missed in a row into one action about the last of them: there may be very many.

@@ -51,20 +51,14 @@ impl Service {
         }
     }
 
-    /// Gives an experiment that is about to be stored for the first time to the teams of its token. It keeps them from then on, whoever
-    /// changes it. Returns whether the token may store it under this name.
+    /// Whether the token may store an experiment under this name: nobody has, or it belongs to a team of the token.
     ///
     /// # Errors
     /// The store failed.
-    pub fn claim_experiment(&self, who: &Actor, name: &str) -> Result<bool, StoreError> {
+    pub fn may_store_experiment(&self, who: &Actor, name: &str) -> Result<bool, StoreError> {
         match self.store.experiment_versions(name) {
             Ok(_) => self.sees(who, OwnedKind::Experiment, name),
-            Err(error) if error.kind == StoreErrorKind::NotThere => {
-                // Also for a token of all teams: somebody else's attempt may have failed after this.
-                self.store
-                    .set_owners(OwnedKind::Experiment, name, &who.teams)?;
-                Ok(true)
-            }
+            Err(error) if error.kind == StoreErrorKind::NotThere => Ok(true),
             Err(error) => Err(error),
         }
     }

@@ -45,6 +45,21 @@ pub trait Store: Send + Sync {
         at: Timestamp,
     ) -> Result<PutResult, StoreError>;
 
+    /// The same, in one transaction with an entry of the audit log: neither is there without the other. The experiment is stored in the
+    /// name of `record.who` at `record.at`. The entry's detail gets the version; without a new version there is an entry only if
+    /// `always`. An experiment that never was there before belongs to the teams `owners` from now on.
+    ///
+    /// # Errors
+    /// The disk.
+    fn put_experiment_audited(
+        &self,
+        name: &str,
+        document: &Value,
+        owners: &BTreeSet<String>,
+        record: &AuditRecord,
+        always: bool,
+    ) -> Result<PutResult, StoreError>;
+
     /// An experiment, in this version or in the latest. Placeholders stand for its secrets.
     ///
     /// # Errors

@@ -4,6 +4,7 @@
 mod actions;
 mod api;
 mod approvals;
+mod audit_first;
 mod ceilings;
 mod coverage;
 mod locks;

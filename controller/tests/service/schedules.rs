@@ -214,3 +214,39 @@ async fn due_time_during_the_last_run_is_recorded_as_an_overlap() {
         world.over(&run).await;
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn times_that_passed_without_a_controller_are_recorded_as_one_run_and_counted() {
+    let world = World::new(json!({}), &["a"]).await;
+    let mut hourly = on_host("a", "1ms");
+    // Half an hour away, whenever the test runs.
+    let minute = (Timestamp::now().as_second() / 60 + 30) % 60;
+    hourly["schedule"] = json!({"cron": format!("{minute} * * * *")});
+    world.apply("hourly", &hourly, "ada");
+    let last = Timestamp::now() - jiff::SignedDuration::from_mins(3 * 60);
+    let kept = json!({
+        "schedule": hourly["schedule"], "version": 1, "progress": {"last": last},
+    });
+    blocking(|| world.store().set("schedule/hourly", &kept)).unwrap();
+    let schedules = tokio::spawn(Arc::clone(&world.service).keep_schedules());
+    world
+        .until("it is recorded", || count(&world, Outcome::NotStarted) > 0)
+        .await;
+    schedules.abort();
+    assert_eq!(scheduled(&world).len(), 1);
+    let run = scheduled(&world).remove(0);
+    let events = world.events(&run.new.id);
+    assert!(
+        matches!(&events[1], Event::NotStarted { rule, reason, hint, .. }
+            if rule == "missed" && reason.contains("not running at")
+            && reason.ends_with("and at 2 due times before")
+            && hint.as_ref().is_some_and(|hint| hint.contains("catch-up"))),
+        "{events:?}"
+    );
+    assert_eq!(world.service.missed_times(), 3);
+    let audited = world.audit("scheduled run").remove(0).record;
+    assert_eq!(
+        (&audited.detail["run"], &audited.detail["times"]),
+        (&json!(run.new.id), &json!(3))
+    );
+}

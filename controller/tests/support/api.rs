@@ -138,6 +138,17 @@ impl TestController {
         service.call(request.body(body).unwrap()).await.unwrap()
     }
 
+    /// Sends a request with these headers and nothing else; the answer as soon as it begins.
+    pub async fn send(&self, method: &str, path: &str, headers: &[(&str, &str)]) -> Response<Body> {
+        let mut request = Request::builder().method(method).uri(path);
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        let service = TowerToHyperService::new(self.router.clone());
+        let request = request.body(Body::from("{}")).unwrap();
+        service.call(request).await.unwrap()
+    }
+
     /// Sends a request; the status and the JSON of the answer.
     pub async fn ask(
         &self,

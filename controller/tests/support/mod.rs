@@ -3,6 +3,7 @@
 #![allow(dead_code)]
 
 pub mod api;
+pub mod identity_provider;
 
 use backburn::agent_connection::{AgentConnection, AgentStarter};
 use backburn::runner::{self, FinishedRun, JournalFile, RunSettings};

@@ -19,7 +19,7 @@ const MAX_STEPS: usize = 100;
 /// The longest name of a person, in bytes, as for tokens.
 const MAX_PERSON_BYTES: usize = 128;
 
-static SCHEMA: LazyLock<Value> = LazyLock::new(schema::game_day_schema);
+static SCHEMA: LazyLock<Value> = LazyLock::new(super::game_day_schema);
 
 /// Reads a game day. The error is everything that is wrong with it.
 ///

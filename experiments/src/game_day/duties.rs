@@ -14,11 +14,11 @@ pub enum Duty {
     IncidentCommander,
     /// Writes down what happens.
     Scribe,
-    /// Writes status updates.
+    /// Writes the status updates of the team.
     Communications,
     /// Leads the game day and knows what is going to happen.
     Facilitator,
-    /// Watch and note.
+    /// Watch what happens, and note it.
     Observers,
 }
 
@@ -33,13 +33,13 @@ pub struct Duties {
     /// Writes down what happens.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub scribe: Option<DutyHolders>,
-    /// Writes status updates.
+    /// Writes the status updates of the team.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub communications: Option<DutyHolders>,
     /// Leads the game day and knows what is going to happen.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub facilitator: Option<DutyHolders>,
-    /// Watch and note.
+    /// Watch what happens, and note it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observers: Option<DutyHolders>,
 }
@@ -48,7 +48,7 @@ pub struct Duties {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(untagged)]
 pub enum DutyHolders {
-    /// One person.
+    /// One person, by name.
     One(String),
     /// Several persons; none means that it is filled later.
     Several(Vec<String>),
@@ -65,7 +65,7 @@ impl DutyHolders {
 }
 
 impl Duty {
-    /// All duties.
+    /// All duties, in the order in which they are listed.
     pub const ALL: [Duty; 5] = [
         Duty::IncidentCommander,
         Duty::Scribe,

@@ -20,6 +20,7 @@ pub use update::{UpdateTemplates, UpdateValues, render_update};
 use crate::HumanDuration;
 use crate::document::Schedule;
 use crate::journal::Outcome;
+use crate::schema;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -32,7 +33,7 @@ pub const GAME_DAY_KEY: &str = "game-day";
 #[serde(rename_all = "kebab-case")]
 #[schemars(deny_unknown_fields)]
 pub struct GameDayFile {
-    /// The game day.
+    /// The game day that the file is about.
     pub game_day: GameDay,
 }
 
@@ -88,11 +89,11 @@ pub struct GameDay {
     pub schedule: Option<Schedule>,
 }
 
-/// Whether experiments run.
+/// Whether the experiments of a game day run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum GameDayMode {
-    /// The experiments run.
+    /// The experiments run, and inject their faults.
     #[default]
     Live,
     /// Nothing is injected; notes, decisions and times are recorded alike.
@@ -217,6 +218,16 @@ pub enum DiscussionLength {
 pub enum ByHand {
     /// Somebody does it by hand.
     ByHand,
+}
+
+/// The JSON Schema (draft 2020-12) of the file of a game day.
+pub fn game_day_schema() -> Value {
+    schema::titled::<GameDayFile>("Backburn game day", "urn:backburn:game-day:1")
+}
+
+/// The JSON Schema (draft 2020-12) of what people add to a run or to a game day.
+pub fn note_schema() -> Value {
+    schema::titled::<NoteContent>("Backburn note", "urn:backburn:note:1")
 }
 
 impl GameDay {

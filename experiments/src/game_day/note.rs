@@ -16,16 +16,16 @@ const MAX_NOTE_BYTES: usize = 16 << 10;
 /// How far ahead of the controller's clock the clock of a person may be.
 const MAX_CLOCK_LEAD: SignedDuration = SignedDuration::from_secs(60);
 
-static SCHEMA: LazyLock<Value> = LazyLock::new(schema::note_schema);
+static SCHEMA: LazyLock<Value> = LazyLock::new(super::note_schema);
 
 /// What somebody adds to a run or to a game day.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "kind", rename_all = "kebab-case")]
 #[schemars(deny_unknown_fields)]
 pub enum NoteContent {
-    /// A text.
+    /// A note in words, for people.
     Note {
-        /// The text.
+        /// The text of the note.
         #[schemars(length(min = 1))]
         text: String,
         /// Whether participants with a blind token never see it.
@@ -37,9 +37,9 @@ pub enum NoteContent {
     },
     /// A moment that counts.
     Mark {
-        /// What happened.
+        /// What happened at that moment.
         mark: MarkKind,
-        /// A text.
+        /// A text that goes with it.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         text: Option<String>,
         /// When it happened (RFC 3339). Default: now.
@@ -53,19 +53,19 @@ pub enum NoteContent {
         of: u64,
         /// When it really happened (RFC 3339).
         happened: String,
-        /// The reason.
+        /// The reason, in words for people.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         why: Option<String>,
     },
-    /// A decision.
+    /// A decision, with who made it and why.
     Decision {
-        /// What was decided.
+        /// What was decided, in words for people.
         #[schemars(length(min = 1))]
         text: String,
         /// Who decided. Default: whoever adds it.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         by: Option<String>,
-        /// The reason.
+        /// The reason, in words for people.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         why: Option<String>,
         /// When it was decided (RFC 3339). Default: now.
@@ -74,7 +74,7 @@ pub enum NoteContent {
     },
     /// An attachment, by its address.
     Link {
-        /// What it is.
+        /// What the attachment is, in words for people.
         #[schemars(length(min = 1))]
         title: String,
         /// Its address, which begins with `https://` or `http://`.
@@ -82,7 +82,7 @@ pub enum NoteContent {
     },
     /// A duty is handed over. Only for game days.
     Duty {
-        /// The duty.
+        /// The duty that is handed over.
         duty: Duty,
         /// The person who has it from now on.
         #[schemars(regex(pattern = "^[A-Za-z0-9][A-Za-z0-9._@-]{0,127}$"))]
@@ -90,7 +90,7 @@ pub enum NoteContent {
         /// The person who had it. It must be one of its holders.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         from: Option<String>,
-        /// The reason.
+        /// The reason, in words for people.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         why: Option<String>,
     },
@@ -111,7 +111,7 @@ pub enum NoteContent {
 pub struct StatusUpdate {
     /// For whom it is.
     pub audience: UpdateAudience,
-    /// What users notice.
+    /// What users notice of the problem.
     #[schemars(length(min = 1))]
     pub impact: String,
     /// What users can do meanwhile.

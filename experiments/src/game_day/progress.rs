@@ -23,7 +23,7 @@ pub enum GameDayEvent {
         /// The run; none if the step has no experiment, or if the game day is a tabletop one.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         run: Option<String>,
-        /// The stored experiment.
+        /// The name of the stored experiment.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         experiment: Option<String>,
         /// The version of the experiment.
@@ -40,7 +40,7 @@ pub enum GameDayEvent {
     },
     /// Nothing goes on by itself until somebody resumes.
     Paused {
-        /// The reason.
+        /// The reason, in words for people.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         why: Option<String>,
     },
@@ -65,22 +65,22 @@ pub enum GameDayStage {
     Running,
     /// A step is discussed.
     Discussion,
-    /// It is over.
+    /// It is over, regularly or early.
     Ended,
 }
 
 /// How far a game day is.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct GameDayProgress {
-    /// The stage.
+    /// The stage that it is in.
     pub stage: GameDayStage,
     /// The number of the last step that started; 0 before the first.
     pub step: u32,
     /// When the stage began, moved by the pauses since.
     pub since: Option<Timestamp>,
-    /// When it began.
+    /// When its first step was started.
     pub begun: Option<Timestamp>,
-    /// When it ended.
+    /// When it ended, regularly or early.
     pub ended: Option<Timestamp>,
     /// Why it ended early, if it did.
     pub why: Option<String>,

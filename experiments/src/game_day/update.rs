@@ -34,7 +34,7 @@ pub struct UpdateTemplates {
 pub struct UpdateValues<'a> {
     /// The title of the game day or of the run.
     pub title: &'a str,
-    /// What users notice.
+    /// What users notice of the problem.
     pub impact: &'a str,
     /// What users can do meanwhile, if that is known.
     pub workaround: Option<&'a str>,

@@ -8,7 +8,6 @@ mod published;
 mod spelling;
 mod walk;
 
-use crate::game_day::{GameDayFile, NoteContent};
 use crate::{Problem, document::Document};
 use published::{PUBLISHED_TEXT, PublishedSchema};
 use schemars::{JsonSchema, generate::SchemaSettings};
@@ -28,17 +27,8 @@ pub fn document_schema() -> Value {
     schema
 }
 
-/// The JSON Schema (draft 2020-12) of a game day.
-pub fn game_day_schema() -> Value {
-    titled::<GameDayFile>("Backburn game day", "urn:backburn:game-day:1")
-}
-
-/// The JSON Schema (draft 2020-12) of what people add to a run or to a game day.
-pub fn note_schema() -> Value {
-    titled::<NoteContent>("Backburn note", "urn:backburn:note:1")
-}
-
-fn titled<T: JsonSchema>(title: &str, id: &str) -> Value {
+/// The JSON Schema (draft 2020-12) of a document that people write, with its title and its id.
+pub fn titled<T: JsonSchema>(title: &str, id: &str) -> Value {
     let mut schema = generate::<T>(false);
     bound_integers(&mut schema);
     if let Value::Object(root) = &mut schema {

@@ -3,6 +3,7 @@
 
 use backburn_experiments::HumanDuration;
 use backburn_experiments::wire::{Cause, Command as Say};
+use backburn_tests::connector::{Connector, join, strike};
 use backburn_tests::controller::{Controller, Linked};
 use backburn_tests::crash::Place;
 use backburn_tests::isolated::{in_namespaces, in_network_namespace};
@@ -10,8 +11,7 @@ use backburn_tests::network::{DEVICE, THERE, Wire, at, ip, tcp};
 use backburn_tests::network_fault::{NEVER, PROGRAMS, SOON, ruleset};
 use backburn_tests::processes::{self, process};
 use backburn_tests::wait::wait_until;
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
+use nix::sys::signal::Signal;
 use serde_json::json;
 use std::io::{BufRead as _, BufReader};
 use std::net::TcpListener;
@@ -21,55 +21,6 @@ use std::time::{Duration, Instant};
 
 const MONTH: Duration = Duration::from_secs(30 * 24 * 3600);
 
-/// Joins; what was said on stderr where that failed.
-fn join(place: &Place, controller: &str, token: &str, more: &[&str]) -> Result<(), String> {
-    let mut words = vec!["join", "--controller", controller, "--token", token];
-    words.extend(more);
-    let mut command = place.agent(&words, None);
-    let output = command.stderr(Stdio::piped()).output().expect("it starts");
-    let said = String::from_utf8_lossy(&output.stderr).into_owned();
-    output.status.success().then_some(()).ok_or(said)
-}
-
-/// A connector, killed with all of its own when dropped.
-struct Connector(Child);
-
-impl Connector {
-    fn new(place: &Place) -> Self {
-        Connector(place.agent(&["connect"], None).spawn().expect("it starts"))
-    }
-
-    fn pid(&self) -> i32 {
-        self.0.id() as i32
-    }
-
-    /// The guardian, and the worker.
-    fn agent(&self) -> (i32, i32) {
-        let child = |of: i32| {
-            let found = processes::alive().into_values().find(|p| p.parent == of);
-            found.expect("it has a child").pid
-        };
-        let guardian = child(self.pid());
-        (guardian, child(guardian))
-    }
-
-    /// Tells it to end, and waits for its exit code.
-    fn ends(&mut self) -> Option<i32> {
-        strike(self.pid(), Signal::SIGTERM);
-        self.0.wait().expect("it is a child").code()
-    }
-}
-
-impl Drop for Connector {
-    fn drop(&mut self) {
-        self.0.kill().ok();
-        self.0.wait().ok();
-        wait_until("nothing of ours is left", || {
-            processes::of_backburn().is_empty()
-        });
-    }
-}
-
 /// What a process has in memory for itself alone, in KiB: pages of the program are shared, and come and go.
 fn resident(pid: i32) -> u64 {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("it lives");
@@ -78,10 +29,6 @@ fn resident(pid: i32) -> u64 {
         .find_map(|line| line.strip_prefix("RssAnon:"));
     let number = line.and_then(|line| line.split_whitespace().next());
     number.expect("it says so").parse().expect("a number")
-}
-
-fn strike(pid: i32, signal: Signal) {
-    kill(Pid::from_raw(pid), signal).expect("it is there");
 }
 
 /// Somebody to be paused.
@@ -414,7 +361,7 @@ fn said_by(place: &Place) -> (Connector, impl Iterator<Item = String> + use<>) {
     let mut command = place.agent(&["connect"], None);
     let mut child = command.stderr(Stdio::piped()).spawn().expect("it starts");
     let lines = BufReader::new(child.stderr.take().expect("it is piped")).lines();
-    (Connector(child), lines.map_while(Result::ok))
+    (Connector::of(child), lines.map_while(Result::ok))
 }
 
 #[test]

@@ -14,7 +14,7 @@ type Row = (
 );
 
 /// Every operation. Whoever makes a new one says here who may use it.
-const OPERATIONS: [Row; 77] = [
+const OPERATIONS: [Row; 81] = [
     ("get", "/healthz", "", None, 200),
     ("get", "/readyz", "", None, 200),
     ("get", "/metrics", "viewer", None, 200),
@@ -278,6 +278,10 @@ const OPERATIONS: [Row; 77] = [
         404,
     ),
     ("delete", "/api/v1/login", "viewer", None, 409),
+    ("get", "/api/v1/session", "viewer", None, 200),
+    ("post", "/api/v1/session", "viewer", None, 201),
+    ("delete", "/api/v1/session", "viewer", None, 204),
+    ("get", "/api/v1/settings", "viewer", None, 200),
 ];
 
 const ROLES: [&str; 3] = ["viewer", "operator", "admin"];

@@ -347,6 +347,10 @@ fn reference_matches_the_programs() {
             reference::controller_policy(&json(&backburn(), &["schema", "controller-policy"])),
         ),
         (
+            "oidc.md",
+            reference::oidc(&json(&backburn(), &["schema", "oidc"])),
+        ),
+        (
             "api.md",
             api_reference::page(&json(&backburn(), &["openapi"])),
         ),

@@ -18,6 +18,7 @@ mod fleet_schedules;
 mod fleet_shared;
 mod library;
 mod library_network;
+mod page;
 mod toolkit_differences;
 mod toolkit_runs;
 mod toolkit_values;

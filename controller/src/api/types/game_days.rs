@@ -14,7 +14,7 @@ pub struct GameDayDocumentInfo {
     pub name: String,
     /// The version of the document, counted from 1.
     pub version: u64,
-    /// The document.
+    /// The JSON document of the game day.
     pub document: Value,
     /// The name of the token that stored this version.
     pub who: String,
@@ -72,7 +72,7 @@ pub struct GameDayInfo {
     pub name: Option<String>,
     /// The version of the stored game day.
     pub version: Option<u64>,
-    /// The title.
+    /// The title of the game day, in one line.
     pub title: String,
     /// What the team wants to learn.
     pub purpose: String,
@@ -100,9 +100,9 @@ pub struct GameDayInfo {
     pub who: String,
     /// When it was prepared.
     pub prepared: String,
-    /// When it began.
+    /// When its first step was started.
     pub begun: Option<String>,
-    /// When it ended.
+    /// When it ended, regularly or early.
     pub ended: Option<String>,
     /// Why it ended early; null if it did not.
     pub why: Option<String>,
@@ -118,7 +118,7 @@ pub struct GameDayInfo {
 pub struct GameDayStepInfo {
     /// The number of the step, from 1.
     pub number: u32,
-    /// What the step is about; null if it says nothing, or is not revealed to the reader.
+    /// What the step is about; null if no title is given, or if the step is not revealed to the reader.
     pub title: Option<String>,
     /// The stored experiment; null if the step has none, or is not revealed to the reader.
     pub experiment: Option<String>,

@@ -6,6 +6,7 @@ use utoipa::ToSchema;
 
 /// Whether a halt is in force.
 #[derive(Debug, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "kebab-case")]
 pub struct HaltStatus {
     /// Whether a halt is in force, so that no run starts.
     pub halted: bool,
@@ -21,6 +22,13 @@ pub struct HaltStatus {
     /// The halts of teams in force: no run may target the agents of these teams.
     #[serde(default)]
     pub teams: Vec<TeamHalt>,
+    /// How long the last halt since the controller's start took until everything was observed to be gone, or until the controller stopped
+    /// waiting, in milliseconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_took_ms: Option<f64>,
+    /// Whether everything was observed to be gone in that halt.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_clean: Option<bool>,
 }
 
 /// The halt of a team.

@@ -13,6 +13,7 @@ mod problem;
 mod run_plan;
 mod runs;
 pub(super) mod safe_integer;
+mod session;
 mod tokens;
 
 pub use actions::{ActionInfo, ChangeActionRequest, CloseActionRequest, NewActionRequest};
@@ -39,4 +40,5 @@ pub use runs::{
     ApprovalInfo, ApprovedRun, RejectRequest, RunInfo, RunJournalEntry, RunNoteInfo, StopRequest,
     StopResult,
 };
+pub use session::{SessionInfo, SettingsInfo};
 pub use tokens::{JoinTokenInfo, JoinTokenRequest, RevokedTokens, TokenInfo, TokenRequest};

@@ -9,10 +9,12 @@ pub(super) use service::{DemoServiceCommand, main as serve};
 use super::experiment_source::check;
 use super::progress::OutputStyle;
 use super::report::format_report;
-use super::run::execute;
+use super::run::{ExecuteOptions, execute, serve_page};
 use super::{CommandFailure, HostOptions, print, print_stderr};
+use backburn::page::local::LocalPage;
 use backburn_experiments::HumanDuration;
 use backburn_experiments::journal::{InjectionState, Outcome};
+use clap::Args;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::{Map, Value, json};
@@ -23,6 +25,13 @@ use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
+
+#[derive(Debug, Args)]
+pub(super) struct DemoCommand {
+    /// Serve a page that shows the runs, on a free port of the loopback, and print its address, which one browser can use
+    #[arg(long)]
+    page: bool,
+}
 
 /// An experiment of the demo and its expected result.
 struct DemoExperiment {
@@ -66,7 +75,8 @@ struct ResultRow {
 }
 
 /// Runs the demo. Its exit code is 0 if every experiment had its expected result.
-pub(super) fn main() -> Result<u8, CommandFailure> {
+pub(super) fn main(command: &DemoCommand) -> Result<u8, CommandFailure> {
+    let page = command.page.then(serve_page).transpose()?;
     let folder = TemporaryDirectory::make()?;
     let mut service = ServiceProcess::start()?;
     print_stderr(&format!(
@@ -76,7 +86,7 @@ pub(super) fn main() -> Result<u8, CommandFailure> {
     let mut rows = Vec::new();
     for shown in &EXPERIMENTS {
         print_stderr(&format!("\n{}\n\n", shown.before));
-        let row = run(shown, &service, &folder.0)?;
+        let row = run(shown, &service, &folder.0, page.as_ref())?;
         let ended = row.verdict;
         rows.push(row);
         if ended == Outcome::Aborted {
@@ -103,6 +113,7 @@ fn run(
     shown: &DemoExperiment,
     service: &ServiceProcess,
     state: &Path,
+    page: Option<&LocalPage>,
 ) -> Result<ResultRow, CommandFailure> {
     let configuration = Map::from_iter([
         ("url".to_owned(), json!(service.url)),
@@ -116,9 +127,12 @@ fn run(
     let told = execute(
         experiment,
         &HostOptions::below(state),
-        None,
-        HumanDuration::seconds(1),
-        OutputStyle::for_people(),
+        ExecuteOptions {
+            seed: None,
+            frequency: HumanDuration::seconds(1),
+            style: OutputStyle::for_people(),
+            page,
+        },
     )?;
     let (verdict, run) = (&told.finished.verdict, &told.finished.run);
     print(&format!(

@@ -1,12 +1,13 @@
 //! `backburn audit`: who did what, and whether the log of it is intact. That can also be verified without the controller.
 
+use super::super::table::{print_table, to_the_second};
 use super::super::{CommandFailure, print_json, print_json_line, print_stderr};
 use super::ControllerOptions;
 use backburn::api::types::{AuditLogEntry, AuditVerification};
 use backburn::store::{AuditHead, ChainVerification, SqliteStore, verify_audit_lines};
 use clap::Args;
 use std::fs::File;
-use std::io::BufReader;
+use std::io::{BufReader, IsTerminal as _};
 use std::path::{Path, PathBuf};
 
 /// The exit code for a log that is not intact.
@@ -20,6 +21,9 @@ pub(in crate::cli) struct AuditCommand {
     /// Print only entries after this number
     #[arg(long, value_name = "NUMBER", default_value_t = 0)]
     after: u64,
+    /// Print JSON lines on a terminal too, where people otherwise get a table; elsewhere they are printed anyway
+    #[arg(long)]
+    json: bool,
     /// Verify the log's chain of hashes, and print the number and hash of its last entry
     #[arg(long)]
     verify: bool,
@@ -39,6 +43,8 @@ pub(in crate::cli) fn audit(command: &AuditCommand) -> Result<u8, CommandFailure
         return verify(command);
     }
     let client = command.controller.client()?;
+    let is_table = !command.json && std::io::stdout().is_terminal();
+    let mut rows = Vec::new();
     let mut after = command.after;
     loop {
         let page: Vec<AuditLogEntry> =
@@ -48,14 +54,38 @@ pub(in crate::cli) fn audit(command: &AuditCommand) -> Result<u8, CommandFailure
                 print_stderr(&format!(
                     "the audit log has no entries after number {after}\n"
                 ));
+            } else if is_table {
+                print_table(AUDIT_HEADERS, rows, "");
             }
             return Ok(0);
         };
         after = last.number;
-        for entry in &page {
-            print_json_line(entry);
+        match is_table {
+            true => rows.extend(page.into_iter().map(audit_row)),
+            false => page.iter().for_each(print_json_line),
         }
     }
+}
+
+const AUDIT_HEADERS: [&str; 7] = [
+    "NUMBER", "TIME", "WHO", "WHAT", "ABOUT", "OUTCOME", "DETAIL",
+];
+
+/// An entry for people. Its hashes are in the JSON.
+fn audit_row(entry: AuditLogEntry) -> [String; 7] {
+    let detail = match entry.detail.as_object() {
+        Some(detail) if detail.is_empty() => String::new(),
+        _ => entry.detail.to_string(),
+    };
+    [
+        entry.number.to_string(),
+        to_the_second(&entry.at),
+        entry.who,
+        entry.what,
+        entry.about,
+        entry.outcome,
+        detail,
+    ]
 }
 
 fn verify(command: &AuditCommand) -> Result<u8, CommandFailure> {

@@ -144,9 +144,9 @@ pub(super) fn stored_login(host: &str, port: u16) -> Result<PathBuf, CommandFail
             }
         })
         .collect();
-    Ok(default_state()?
-        .join("logins")
-        .join(format!("{name}_{port}")))
+    let given = std::env::var_os("BACKBURN_STATE").filter(|folder| !folder.is_empty());
+    let state = given.map_or_else(default_state, |folder| Ok(folder.into()))?;
+    Ok(state.join("logins").join(format!("{name}_{port}")))
 }
 
 impl Client {

@@ -8,7 +8,7 @@ use serde::de::DeserializeOwned;
 /// An event that was received.
 #[derive(Debug, Default)]
 pub(super) struct ReceivedEvent {
-    /// Its type.
+    /// The type of the event.
     pub(super) kind: String,
     /// Its data, on one line.
     data: String,
@@ -17,7 +17,7 @@ pub(super) struct ReceivedEvent {
 }
 
 impl ReceivedEvent {
-    /// Reads the data.
+    /// Reads the data of the event.
     ///
     /// # Errors
     /// It is not what was expected.
@@ -60,7 +60,8 @@ pub(super) async fn receive(
                 Some(("data", value)) => event.data.push_str(value),
                 Some(("id", value)) => event.number = value.parse().unwrap_or(0),
                 None if line.is_empty() => {
-                    if take(std::mem::take(&mut event))? {
+                    let is_last = take(std::mem::take(&mut event))?;
+                    if is_last {
                         return Ok(true);
                     }
                 }

@@ -22,10 +22,11 @@ use serde_json::json;
 use std::path::Path;
 
 #[derive(Debug, Args)]
+#[command(args_conflicts_with_subcommands = true)]
 pub(in crate::cli) struct GamedayCommand {
     #[command(subcommand)]
     action: Option<GamedayAction>,
-    /// Print JSON
+    /// Print JSON instead of text for people
     #[arg(long)]
     json: bool,
     #[command(flatten)]
@@ -47,7 +48,7 @@ struct PrepareOptions {
     /// Check off all prerequisites
     #[arg(long)]
     prerequisites_met: bool,
-    /// Print JSON
+    /// Print JSON instead of text for people
     #[arg(long)]
     json: bool,
     #[command(flatten)]
@@ -84,7 +85,7 @@ enum GamedayAction {
     Pause {
         #[command(flatten)]
         target: GameDayTarget,
-        /// Reason, for people
+        /// Reason, in words for people
         #[arg(long, value_name = "TEXT")]
         why: Option<String>,
     },
@@ -94,7 +95,7 @@ enum GamedayAction {
     Stop {
         #[command(flatten)]
         target: GameDayTarget,
-        /// Reason, for people
+        /// Reason, in words for people
         #[arg(long, value_name = "TEXT")]
         why: Option<String>,
     },
@@ -127,7 +128,7 @@ enum GamedayAction {
         /// Person who had it [default: whoever has it]
         #[arg(long, value_name = "PERSON")]
         from: Option<String>,
-        /// Reason, for people
+        /// Reason, in words for people
         #[arg(long, value_name = "TEXT")]
         why: Option<String>,
     },
@@ -135,7 +136,7 @@ enum GamedayAction {
     Update {
         #[command(flatten)]
         target: NoteTarget,
-        /// What users notice
+        /// What users notice of the problem
         #[arg(long, value_name = "TEXT")]
         impact: String,
         /// What users can do meanwhile
@@ -156,7 +157,7 @@ enum GamedayAction {
         number: u64,
         /// When it really happened, e.g. `2026-05-04T14:03:20Z`
         time: String,
-        /// Reason, for people
+        /// Reason, in words for people
         #[arg(long, value_name = "TEXT")]
         why: Option<String>,
     },
@@ -164,9 +165,9 @@ enum GamedayAction {
     Attach {
         #[command(flatten)]
         target: NoteTarget,
-        /// What it is
+        /// What the attachment is, e.g. a dashboard
         title: String,
-        /// Its address
+        /// Address of the attachment, a URL
         url: String,
     },
     /// Print the notes of a game day or a run
@@ -177,7 +178,7 @@ enum GamedayAction {
         /// Follow the notes until the game day is over; Ctrl-C ends the command
         #[arg(long)]
         follow: bool,
-        /// Print JSON
+        /// Print JSON instead of text for people
         #[arg(long)]
         json: bool,
         #[command(flatten)]
@@ -185,7 +186,7 @@ enum GamedayAction {
     },
     /// List the stored game days
     Documents {
-        /// Print JSON
+        /// Print JSON instead of text for people
         #[arg(long)]
         json: bool,
         #[command(flatten)]
@@ -207,7 +208,7 @@ enum GamedayAction {
     },
 }
 
-/// Runs `backburn gameday`.
+/// Runs `backburn gameday` and its subcommands.
 pub(in crate::cli) fn main(command: &GamedayCommand) -> Result<u8, CommandFailure> {
     let Some(action) = &command.action else {
         let client = command.controller.client()?;

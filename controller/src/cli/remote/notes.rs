@@ -19,14 +19,14 @@ pub(super) struct NoteTarget {
     /// Id of the run or of the game day, or name of a stored game day: the one that was prepared last
     #[arg(value_name = "RUN|GAMEDAY")]
     target: String,
-    /// Print JSON
+    /// Print JSON instead of text for people
     #[arg(long)]
     json: bool,
     #[command(flatten)]
     controller: ControllerOptions,
 }
 
-/// When it happened.
+/// When it happened, if that is not now.
 #[derive(Debug, Args)]
 pub(super) struct HappenedOptions {
     /// When it happened, e.g. `2026-05-04T14:03:20Z` [default: now]
@@ -66,7 +66,7 @@ pub(in crate::cli) struct MarkCommand {
 pub(in crate::cli) struct DecideCommand {
     #[command(flatten)]
     target: NoteTarget,
-    /// What was decided
+    /// What was decided, in one sentence
     text: String,
     /// Who decided [default: the person of the token]
     #[arg(long, value_name = "PERSON")]
@@ -118,7 +118,7 @@ pub(super) fn notes_path(client: &Client, target: &str) -> Result<String, Comman
     })
 }
 
-/// Runs `backburn note`.
+/// Runs `backburn note`, and prints what was added.
 pub(in crate::cli) fn note(command: &NoteCommand) -> Result<u8, CommandFailure> {
     let mut note = json!({"kind": "note", "text": command.text});
     if command.facilitators {
@@ -128,7 +128,7 @@ pub(in crate::cli) fn note(command: &NoteCommand) -> Result<u8, CommandFailure> 
     command.target.add(&note)
 }
 
-/// Runs `backburn mark`.
+/// Runs `backburn mark`, and prints what was added.
 pub(in crate::cli) fn mark(command: &MarkCommand) -> Result<u8, CommandFailure> {
     let known = [
         "detected",
@@ -151,7 +151,7 @@ pub(in crate::cli) fn mark(command: &MarkCommand) -> Result<u8, CommandFailure> 
     command.target.add(&note)
 }
 
-/// Runs `backburn decide`.
+/// Runs `backburn decide`, and prints what was added.
 pub(in crate::cli) fn decide(command: &DecideCommand) -> Result<u8, CommandFailure> {
     let mut note = json!({"kind": "decision", "text": command.text});
     insert(&mut note, "by", command.by.clone());

@@ -19,6 +19,11 @@ fn latest(
     })
 }
 
+/// Whether there never was an experiment of this name.
+pub(super) fn is_new(connection: &Connection, name: &str) -> Result<bool, StoreError> {
+    latest(connection, name).map(|found| found.is_none())
+}
+
 fn insert(
     connection: &Connection,
     name: &str,

@@ -226,6 +226,33 @@ impl Store for SqliteStore {
         })
     }
 
+    fn put_experiment_audited(
+        &self,
+        name: &str,
+        document: &Value,
+        owners: &BTreeSet<String>,
+        record: &AuditRecord,
+        always: bool,
+    ) -> Result<PutResult, StoreError> {
+        let (name, owners, mut record) = (name.to_owned(), owners.clone(), record.clone());
+        let mut document = document.clone();
+        let secrets = take_secrets(&mut document);
+        let document = codec::json(&document)?;
+        self.write("put an experiment", move |connection| {
+            if experiments::is_new(connection, &name)? {
+                // Also where there are none: somebody else's attempt may have recorded some.
+                owners::put(connection, OwnedKind::Experiment, &name, &owners)?;
+            }
+            let document = (document.as_str(), &secrets);
+            let put = experiments::put(connection, &name, document, &record.who, record.at)?;
+            if put.changed || always {
+                record.detail["version"] = put.version.into();
+                audit::append(connection, &record)?;
+            }
+            Ok(put)
+        })
+    }
+
     fn experiment(&self, name: &str, version: Option<u64>) -> Result<ExperimentRecord, StoreError> {
         self.read("read an experiment", |connection| {
             experiments::get(connection, name, version)
