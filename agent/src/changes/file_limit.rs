@@ -13,14 +13,14 @@ use std::io;
 /// These processes may open fewer files.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct FileLimit {
-    /// The processes.
+    /// The processes, each with its limits.
     pub victims: Vec<LimitedProcess>,
 }
 
 /// A process with its soft limit of open files.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LimitedProcess {
-    /// The process.
+    /// The process that is limited.
     pub process: ProcessId,
     /// Its soft limit before.
     pub before: u64,
@@ -36,7 +36,7 @@ const CAP_SYS_RESOURCE: u32 = 24;
 /// Whether the kernel would let this process change the limits of another one (prlimit(2)).
 ///
 /// # Errors
-/// It would not.
+/// It would not permit that.
 pub(crate) fn check_limitable(table: &ProcessTable, id: ProcessId) -> io::Result<()> {
     if has_capability(CAP_SYS_RESOURCE) {
         return Ok(());

@@ -37,7 +37,7 @@ pub struct FileError {
 
 /// The errors that the kernel takes (`FAN_DENY_ERRNO`); with another one, it would leave the operation waiting.
 const ERRORS: [&str; 6] = ["EIO", "ENOSPC", "EDQUOT", "EBUSY", "EAGAIN", "EPERM"];
-/// `EIO`.
+/// The number of `EIO` in `errno(3)`.
 const DEFAULT_ERROR: i32 = 5;
 
 impl FileError {

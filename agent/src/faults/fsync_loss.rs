@@ -3,7 +3,7 @@
 
 use super::syscall_calls::alter_calls;
 use super::{FaultKind, Plan, PlanContext};
-use crate::helpers::Alteration;
+use crate::helpers::CallAlteration;
 use crate::processes::ProcessSelector;
 use crate::units::SyscallName;
 use backburn_experiments::Problem;
@@ -45,7 +45,13 @@ impl FaultKind for FsyncLoss {
 
     fn plan(&self, context: &PlanContext<'_>) -> Result<Plan, Refusal> {
         let calls: Vec<SyscallName> = CALLS.into_iter().filter_map(SyscallName::of).collect();
-        let mut plan = alter_calls(&self.process, &calls, Alteration::Result(0), None, context)?;
+        let mut plan = alter_calls(
+            &self.process,
+            &calls,
+            CallAlteration::Result(0),
+            None,
+            context,
+        )?;
         plan.notes.push(
             "files opened with O_SYNC or O_DSYNC, and writes through io_uring, are synced all the same".into(),
         );

@@ -2,7 +2,7 @@
 
 use super::{Plan, PlanContext, process_victim, select};
 use crate::changes::{Change, ProcessHelper};
-use crate::helpers::{Alteration, HelperSpec, Tamper};
+use crate::helpers::{CallAlteration, HelperSpec, Tamper};
 use crate::processes::{OneOrMany, ProcessSelector};
 use crate::units::{SYSCALLS, SyscallName};
 use backburn_experiments::wire::Refusal;
@@ -12,7 +12,7 @@ use backburn_experiments::{HumanDuration, Problem};
 pub(super) fn alter_calls(
     process: &ProcessSelector,
     calls: &[SyscallName],
-    alteration: Alteration,
+    alteration: CallAlteration,
     percent: Option<f64>,
     context: &PlanContext<'_>,
 ) -> Result<Plan, Refusal> {

@@ -2,7 +2,7 @@
 
 use super::syscall_calls::{alter_calls, call_problems};
 use super::{FaultKind, Plan, PlanContext};
-use crate::helpers::Alteration;
+use crate::helpers::CallAlteration;
 use crate::processes::{OneOrMany, ProcessSelector};
 use crate::units::{ErrorName, SyscallName};
 use backburn_experiments::Problem;
@@ -47,7 +47,7 @@ impl FaultKind for SyscallError {
     }
 
     fn plan(&self, context: &PlanContext<'_>) -> Result<Plan, Refusal> {
-        let result = Alteration::Result(-self.error.number());
+        let result = CallAlteration::Result(-self.error.number());
         alter_calls(
             &self.process,
             self.calls.as_slice(),

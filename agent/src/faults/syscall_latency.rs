@@ -2,7 +2,7 @@
 
 use super::syscall_calls::{alter_calls, call_problems};
 use super::{FaultKind, Plan, PlanContext};
-use crate::helpers::Alteration;
+use crate::helpers::CallAlteration;
 use crate::processes::{OneOrMany, ProcessSelector};
 use crate::units::{SyscallName, range_hint};
 use backburn_experiments::percent::{self, Percent};
@@ -56,7 +56,7 @@ impl FaultKind for SyscallLatency {
     }
 
     fn plan(&self, context: &PlanContext<'_>) -> Result<Plan, Refusal> {
-        let delay = Alteration::Delay(self.delay);
+        let delay = CallAlteration::Delay(self.delay);
         alter_calls(
             &self.process,
             self.calls.as_slice(),

@@ -34,7 +34,7 @@ use std::time::{Duration, Instant};
 pub struct FileTamper {
     /// Files, and folders that stand for the files directly in them: absolute paths without links.
     pub paths: Vec<PathBuf>,
-    /// Which operations.
+    /// Which operations are affected.
     pub on: Vec<FileOperation>,
     /// What becomes of them.
     pub verdict: FileVerdict,
@@ -50,9 +50,9 @@ pub struct FileTamper {
 )]
 #[serde(rename_all = "kebab-case")]
 pub enum FileOperation {
-    /// Opening it.
+    /// The file is opened.
     Open,
-    /// Reading it.
+    /// The file is read.
     Read,
     /// Reading, writing, truncating or mapping it, from Linux 6.14 on and not on every file system.
     Access,
@@ -64,7 +64,7 @@ pub enum FileOperation {
 pub enum FileVerdict {
     /// It is done so much later, give or take the jitter.
     Delay {
-        /// How much later.
+        /// How much later it is done.
         delay: HumanDuration,
         /// At the most so much more or less, evenly spread.
         jitter: HumanDuration,

@@ -47,7 +47,7 @@ pub(crate) use proxy::bound;
 pub use proxy::{Proxy, Slicer, StreamEffects};
 pub use requests::{HttpRule, RedisRule, RequestProxy, RequestRule};
 pub use spec::HelperSpec;
-pub use tamper::{Alteration, Tamper};
+pub use tamper::{CallAlteration, Tamper};
 pub use terminate::Terminate;
 pub use threads::ThreadBallast;
 pub(crate) use written::field;

@@ -43,7 +43,7 @@ pub struct Tamper {
     /// The calls, for people.
     pub names: String,
     /// What becomes of them.
-    pub alteration: Alteration,
+    pub alteration: CallAlteration,
     /// The chance of each call to be altered, in percent.
     pub percent: f64,
     /// What that is drawn from.
@@ -53,7 +53,7 @@ pub struct Tamper {
 /// What becomes of a system call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum Alteration {
+pub enum CallAlteration {
     /// It is not done, and returns this: the negative of an error's number, or 0 for success.
     Result(i32),
     /// It is done so much later.
@@ -71,11 +71,11 @@ impl Helper for Tamper {
             _ => String::new(),
         };
         let what = match self.alteration {
-            Alteration::Result(0) => "are skipped and report success".to_owned(),
-            Alteration::Result(error) => {
+            CallAlteration::Result(0) => "are skipped and report success".to_owned(),
+            CallAlteration::Result(error) => {
                 format!("fail with {}", Errno::from_raw(-error))
             }
-            Alteration::Delay(delay) => format!("wait for {delay} first"),
+            CallAlteration::Delay(delay) => format!("wait for {delay} first"),
         };
         format!(
             "trace {}: {share}calls of {} {what}",
@@ -206,7 +206,7 @@ fn run(tamper: &Tamper, process: &HelperProcess) -> Result<(), HelperError> {
     loop {
         // First the signals, then the stops that they are about: one that comes in between signals again.
         while matches!(stops.read_signal(), Ok(Some(_))) {}
-        while let Some(stop) = Stop::next() {
+        while let Some(stop) = ThreadStop::next() {
             tracer.handle(stop);
         }
         let now = Instant::now();
@@ -285,7 +285,7 @@ fn seize_all(
 }
 
 /// Why a thread does not run.
-enum Stop {
+enum ThreadStop {
     /// At the entry to a system call, or at its end.
     Call(i32),
     /// For a signal, which it gets when it goes on.
@@ -294,11 +294,11 @@ enum Stop {
     Group(i32),
     /// For the tracer alone.
     Event(i32),
-    /// It has ended.
+    /// The thread has ended.
     End(i32),
 }
 
-impl Stop {
+impl ThreadStop {
     /// The next of a thread that waits for this process, without taking it away; none where none waits.
     #[allow(unsafe_code)]
     fn next() -> Option<Self> {
@@ -316,16 +316,16 @@ impl Stop {
             return None;
         }
         Some(match kind {
-            libc::CLD_TRAPPED if status == libc::SIGTRAP | 0x80 => Stop::Call(thread),
+            libc::CLD_TRAPPED if status == libc::SIGTRAP | 0x80 => ThreadStop::Call(thread),
             libc::CLD_TRAPPED if status >> 8 == libc::PTRACE_EVENT_STOP => match status & 0xff {
                 libc::SIGSTOP | libc::SIGTSTP | libc::SIGTTIN | libc::SIGTTOU => {
-                    Stop::Group(thread)
+                    ThreadStop::Group(thread)
                 }
-                _ => Stop::Event(thread),
+                _ => ThreadStop::Event(thread),
             },
-            libc::CLD_TRAPPED if status >> 8 != 0 => Stop::Event(thread),
-            libc::CLD_TRAPPED | libc::CLD_STOPPED => Stop::Signal(thread, status),
-            _ => Stop::End(thread),
+            libc::CLD_TRAPPED if status >> 8 != 0 => ThreadStop::Event(thread),
+            libc::CLD_TRAPPED | libc::CLD_STOPPED => ThreadStop::Signal(thread, status),
+            _ => ThreadStop::End(thread),
         })
     }
 }
@@ -368,9 +368,9 @@ struct SyscallTracer<'a> {
 }
 
 impl SyscallTracer<'_> {
-    fn handle(&mut self, stop: Stop) {
+    fn handle(&mut self, stop: ThreadStop) {
         match stop {
-            Stop::Call(thread) => {
+            ThreadStop::Call(thread) => {
                 if let Some(due) = self.alter(thread) {
                     // Noticed, or it would be the next one for ever. No signal can be lost by that.
                     take_notice(thread, libc::WSTOPPED);
@@ -379,13 +379,13 @@ impl SyscallTracer<'_> {
                     go_on(thread, libc::PTRACE_SYSCALL, 0);
                 }
             }
-            Stop::Signal(thread, signal) => go_on(thread, libc::PTRACE_SYSCALL, signal),
-            Stop::Group(thread) => {
+            ThreadStop::Signal(thread, signal) => go_on(thread, libc::PTRACE_SYSCALL, signal),
+            ThreadStop::Group(thread) => {
                 take_notice(thread, libc::WSTOPPED);
                 go_on(thread, libc::PTRACE_LISTEN, 0);
             }
-            Stop::Event(thread) => go_on(thread, libc::PTRACE_SYSCALL, 0),
-            Stop::End(thread) => take_notice(thread, libc::WEXITED),
+            ThreadStop::Event(thread) => go_on(thread, libc::PTRACE_SYSCALL, 0),
+            ThreadStop::End(thread) => take_notice(thread, libc::WEXITED),
         }
     }
 
@@ -401,13 +401,13 @@ impl SyscallTracer<'_> {
             return None;
         }
         match self.tamper.alteration {
-            Alteration::Result(result) => {
+            CallAlteration::Result(result) => {
                 if skip_call(thread, result) {
                     self.altered.add(1);
                 }
                 None
             }
-            Alteration::Delay(delay) => {
+            CallAlteration::Delay(delay) => {
                 self.altered.add(1);
                 Instant::now().checked_add(delay.0)
             }

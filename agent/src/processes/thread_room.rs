@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 /// that it has.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ThreadRoom {
-    /// The limit.
+    /// How many there may be.
     pub limit: u64,
     /// How many there are.
     pub used: u64,

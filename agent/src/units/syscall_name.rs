@@ -35,7 +35,7 @@ pub const SYSCALLS: &[(&str, i64)] = calls! {
     unlink = SYS_unlink, unlinkat = SYS_unlinkat, write = SYS_write, writev = SYS_writev,
 };
 
-/// As above.
+/// None on other machines: of their calls the agent knows nothing.
 #[cfg(not(all(target_arch = "x86_64", target_env = "gnu")))]
 pub const SYSCALLS: &[(&str, i64)] = &[];
 
@@ -79,7 +79,7 @@ pub const ERRORS: &[(&str, Errno)] = &[
 pub struct SyscallName(String);
 
 impl SyscallName {
-    /// The call's name.
+    /// The name of the call.
     pub fn name(&self) -> &str {
         &self.0
     }
@@ -128,12 +128,12 @@ impl JsonSchema for SyscallName {
 pub struct ErrorName(String);
 
 impl ErrorName {
-    /// The error's name.
+    /// The name of the error.
     pub fn name(&self) -> &str {
         &self.0
     }
 
-    /// The error's number.
+    /// The number of the error.
     pub fn number(&self) -> i32 {
         let found = ERRORS.iter().find(|(name, _)| *name == self.0);
         found.map_or(Errno::EIO as i32, |(_, errno)| *errno as i32)

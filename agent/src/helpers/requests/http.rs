@@ -195,7 +195,7 @@ struct Head {
     status: u16,
     minor_version: u8,
     headers: Vec<(String, Vec<u8>)>,
-    /// As it came.
+    /// The head as it came.
     raw: Vec<u8>,
 }
 
@@ -290,7 +290,7 @@ impl Head {
 /// What was read of a head.
 enum ReadHead {
     Whole(Head),
-    /// Nothing more comes.
+    /// Nothing more is to come.
     End,
     /// It is none of HTTP/1.
     Unknown,

@@ -56,9 +56,9 @@ pub struct RequestProxy {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "protocol", rename_all = "kebab-case")]
 pub enum RequestRule {
-    /// Requests of HTTP/1.
+    /// Requests by HTTP of version 1.
     Http(HttpRule),
-    /// Commands of Redis.
+    /// Commands to a Redis server.
     Redis(RedisRule),
 }
 
@@ -138,7 +138,7 @@ impl Helper for RequestProxy {
 
 /// What all connections share.
 struct Choice {
-    /// Requests that came.
+    /// The number of requests so far.
     requests: EventCount,
     /// Those that failed or waited.
     affected: EventCount,

@@ -75,7 +75,7 @@ impl RedisRule {
 }
 
 /// A command as far as it was read: its name and first argument, and how many arguments are still to come.
-struct Command {
+struct RedisCommand {
     name: String,
     key: Vec<u8>,
     raw: Vec<u8>,
@@ -92,7 +92,7 @@ fn number(line: &[u8]) -> io::Result<Option<u64>> {
 }
 
 /// Reads the head of a command; none at the end.
-fn read_command(from: &mut Incoming<'_>) -> io::Result<Option<Command>> {
+fn read_command(from: &mut Incoming<'_>) -> io::Result<Option<RedisCommand>> {
     let Some(line) = from.take_line()? else {
         return Ok(None);
     };
@@ -100,7 +100,7 @@ fn read_command(from: &mut Incoming<'_>) -> io::Result<Option<Command>> {
         // As people type it: all on one line.
         let text = String::from_utf8_lossy(&line).into_owned();
         let mut words = text.split_whitespace();
-        return Ok(Some(Command {
+        return Ok(Some(RedisCommand {
             name: words.next().unwrap_or_default().to_uppercase(),
             key: words.next().unwrap_or_default().as_bytes().to_vec(),
             raw: line,
@@ -124,7 +124,7 @@ fn read_command(from: &mut Incoming<'_>) -> io::Result<Option<Command>> {
     }
     let mut words = words.into_iter();
     let name = words.next().unwrap_or_default();
-    Ok(Some(Command {
+    Ok(Some(RedisCommand {
         name: String::from_utf8_lossy(&name).to_uppercase(),
         key: words.next().unwrap_or_default(),
         raw,
