@@ -5,9 +5,9 @@
 mod copy;
 mod entry;
 mod namespaces;
-pub(crate) mod trusted_files;
 mod visibility;
 
+pub use crate::boot::boot_id;
 pub use copy::LedgerCopy;
 pub use entry::{LedgerEntry, Owner, UnreadableEntry, VERSION};
 pub use namespaces::{FolderId, Namespaces};
@@ -15,6 +15,7 @@ pub use visibility::NotVisible;
 
 use crate::host::{Host, HostError, Interrupt};
 use crate::processes::ProcessTable;
+use crate::trusted_files;
 use backburn_experiments::wire::UnrevertedInjection;
 use nix::fcntl::{Flock, FlockArg};
 use std::fs::File;
@@ -243,19 +244,5 @@ impl Ledger {
             }
         }
         Ok((entries, unreadable))
-    }
-}
-
-/// The id of this boot (`/proc/sys/kernel/random/boot_id`).
-///
-/// # Errors
-/// The file cannot be read, so a restart of the machine could not be noticed.
-pub fn boot_id() -> io::Result<String> {
-    const PATH: &str = "/proc/sys/kernel/random/boot_id";
-    let said = std::fs::read_to_string(PATH);
-    let id = said.map_err(|error| io::Error::new(error.kind(), format!("{PATH}: {error}")))?;
-    match id.trim() {
-        "" => Err(io::Error::other(format!("{PATH} is empty"))),
-        id => Ok(id.to_owned()),
     }
 }

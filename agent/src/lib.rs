@@ -5,10 +5,12 @@
 //! arguments ──fault──▶ plan ──ledger──▶ apply ──▶ observe ──▶ … ──▶ undo ──▶ observe ──▶ gone
 //! ```
 
+mod boot;
 pub mod changes;
 pub mod child_task;
 pub mod children;
 pub mod cli;
+pub mod conform;
 pub mod controller_link;
 pub mod controller_socket;
 pub mod dns;
@@ -31,11 +33,13 @@ pub mod netlink;
 pub mod network;
 pub mod packet_filter;
 pub mod plan;
+pub mod plugin_call;
 pub mod plugins;
 pub mod policy;
 mod precise_timer;
 pub mod probes;
 pub mod processes;
+mod trusted_files;
 pub mod units;
 pub mod user_signals;
 mod worker;

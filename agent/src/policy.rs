@@ -2,7 +2,8 @@
 //! experiment or a person at the command line asks for is checked against it.
 
 use crate::packet_filter::Port;
-use crate::plugins::AllowedPlugin;
+use crate::plan::ProtectedPaths;
+use crate::plugin_call::AllowedPlugin;
 use crate::processes::Protection;
 use backburn_experiments::destination::{Destination, DestinationRules};
 use backburn_experiments::problem::nearest;
@@ -114,6 +115,12 @@ fn every_port<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Vec<u
 }
 
 impl HostPolicy {
+    /// The paths that no fault alters, with those of an agent that has this state folder.
+    pub fn protected_paths(&self, state: &Path) -> ProtectedPaths {
+        let file = self.path.as_deref().unwrap_or(Path::new(POLICY_PATH));
+        ProtectedPaths::new(state, file, &self.protect.paths)
+    }
+
     /// The ports whose packets no network fault affects.
     pub fn protected_ports(&self) -> &[u16] {
         self.protect_ports.as_deref().unwrap_or(&[22])
@@ -190,6 +197,16 @@ impl HostPolicy {
         let plugins = self.plugins.iter().enumerate();
         let plugins =
             plugins.flat_map(|(index, plugin)| plugin.problems(&format!("$.plugins[{index}]")));
+        let built_in = self
+            .plugins
+            .iter()
+            .enumerate()
+            .filter_map(|(index, plugin)| {
+                crate::faults::find(&plugin.name)?;
+                let what = format!("`{}` is a built-in fault", plugin.name);
+                let problem = Problem::new(format!("$.plugins[{index}].name"), what);
+                Some(problem.hint("give the plug-in another name"))
+            });
         let repeated = self
             .plugins
             .iter()
@@ -208,6 +225,7 @@ impl HostPolicy {
         unknown
             .chain(relative)
             .chain(plugins)
+            .chain(built_in)
             .chain(repeated)
             .chain(self.program_environment.problems("$.program-environment"))
             .chain(self.protect.problems("$.protect"))

@@ -11,12 +11,11 @@
 mod common;
 
 use backburn_agent::changes::{Change, Observed, ReversibleChange as _};
+use backburn_agent::conform::{ConformCheck, ConformReport};
 use backburn_agent::engine::PlanTask;
 use backburn_agent::host::{Host, HostRole, Invocation};
-use backburn_agent::plan::{Plan, ProtectedPaths};
-use backburn_agent::plugins::{
-    ConformCheck, ConformReport, PluginRegistry, PluginState, UsablePlugin,
-};
+use backburn_agent::plan::Plan;
+use backburn_agent::plugins::{PluginRegistry, PluginState, UsablePlugin};
 use backburn_agent::policy::HostPolicy;
 use backburn_experiments::HumanDuration;
 use backburn_experiments::wire::{InjectionRequest, Refusal};
@@ -164,7 +163,7 @@ impl Place {
                 seed: 1,
                 max_victims: None,
             },
-            protected_paths: ProtectedPaths::new(&policy, &self.state()),
+            protected_paths: policy.protected_paths(&self.state()),
             plugins: self.usable(),
             policy,
             state: self.state(),

@@ -8,6 +8,7 @@ pub mod connection_slots;
 pub mod files;
 pub mod fleet;
 pub mod listener;
+pub mod local_page;
 pub mod oidc;
 pub mod page;
 pub mod pki;

@@ -3,7 +3,7 @@
 
 mod support;
 
-use backburn::page::local::LocalPage;
+use backburn::local_page::LocalPage;
 use backburn::store::{Role, Store as _};
 use jiff::Timestamp;
 use std::io::{Read as _, Write as _};

@@ -1,9 +1,11 @@
 //! A change that a plug-in makes and undoes. The ledger keeps what it needs for that, and which copy of it is to be run.
 
 use super::{Observed, ReversibleChange};
-use crate::host::{Confinement, Host, HostError};
-use crate::ledger::boot_id;
-use crate::plugins::{EffectLook, PinnedProgram, PluginCall, PluginFailure, PluginTexts};
+use crate::boot::boot_id;
+use crate::host::{Host, HostError};
+use crate::plugin_call::{
+    Confinement, EffectLook, PinnedPlugin, PluginCall, PluginFailure, PluginTexts,
+};
 use backburn_experiments::HumanDuration;
 use backburn_experiments::wire::{ChangeView, Effect};
 use serde::de::DeserializeOwned;
@@ -22,7 +24,7 @@ pub struct PluginChange {
     /// The name of what is made for it, from the injection's id.
     pub mark: String,
     /// The copy of the plug-in that makes it and undoes it.
-    pub program: PinnedProgram,
+    pub program: PinnedPlugin,
     /// The capabilities that the plug-in keeps, a bit for each.
     pub capabilities: u64,
     /// How long `apply` and `undo` may take each.
@@ -37,7 +39,7 @@ pub struct PluginChange {
     pub holds: Vec<String>,
     /// How the agent itself sees whether it acts.
     pub effect: EffectLook,
-    /// The change in words.
+    /// The change in words for people.
     pub texts: PluginTexts,
 }
 

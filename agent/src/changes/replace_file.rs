@@ -54,15 +54,15 @@ pub struct FilePatch {
 pub struct OriginalFile {
     /// Number of the file system's device, valid in this boot.
     pub device: u64,
-    /// The file's inode number.
+    /// The number of its inode on that device.
     pub inode: u64,
-    /// Length in bytes.
+    /// The length of its content in bytes.
     pub length: u64,
     /// Permissions, with the bits for set-user-id, set-group-id and sticky.
     pub mode: u32,
-    /// The owning user.
+    /// The number of the user who owns it.
     pub user: u32,
-    /// The owning group.
+    /// The number of the group that owns it.
     pub group: u32,
     /// When the content was last changed, in seconds since 1970.
     pub modified: i64,
@@ -101,9 +101,9 @@ impl OriginalFile {
 }
 
 /// What is at the three names.
-struct Found {
+struct ReplacedPlace {
     folder: OpenFolder,
-    /// The file itself.
+    /// What is at the path of the file itself.
     at_path: Option<Stat>,
     kept: Option<Stat>,
     copy: Option<Stat>,
@@ -111,7 +111,7 @@ struct Found {
     is_copy: bool,
 }
 
-impl Found {
+impl ReplacedPlace {
     /// Whether the original has both its own name and the second one.
     fn is_original_in_place(&self) -> bool {
         match (&self.at_path, &self.kept) {
@@ -149,14 +149,14 @@ impl ReplaceFile {
     }
 
     /// What is there; none where the folder is gone, and all that was in it.
-    fn find(&self) -> io::Result<Option<Found>> {
+    fn find(&self) -> io::Result<Option<ReplacedPlace>> {
         let folder = match OpenFolder::of(&self.path) {
             Ok(folder) => folder,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(error),
         };
         let at_path = folder.stat(self.name())?;
-        Ok(Some(Found {
+        Ok(Some(ReplacedPlace {
             kept: folder.stat(&self.kept_name())?,
             copy: folder.stat(&self.copy_name())?,
             is_copy: match &at_path {

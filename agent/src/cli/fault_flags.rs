@@ -3,7 +3,7 @@
 
 use super::CommandError;
 use crate::faults::{FAULTS, Fault};
-use crate::plugins::AllowedPlugin;
+use crate::plugin_call::AllowedPlugin;
 use backburn_experiments::problem::nearest;
 use backburn_experiments::wire::{InjectionRequest, Refusal};
 use backburn_experiments::{HumanDuration, Problem, json, schema};

@@ -24,7 +24,6 @@ use crate::exit_code;
 use crate::guardian;
 use crate::host::{Host, HostRole, Invocation, wait_readable};
 use crate::ledger::Ledger;
-use crate::plan::ProtectedPaths;
 use crate::plugins::PluginRegistry;
 use crate::policy::HostPolicy;
 use crate::processes::ProcessTable;
@@ -374,7 +373,7 @@ fn dispatch(
             let task = PlanTask {
                 plugins: plugins.usable().cloned().collect(),
                 request: request.injection,
-                protected_paths: ProtectedPaths::new(&policy, &state),
+                protected_paths: policy.protected_paths(&state),
                 policy,
                 state,
                 link: None,

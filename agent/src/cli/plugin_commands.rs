@@ -1,9 +1,10 @@
 //! `plugins` lists the plug-ins of this host, and `conform` tries whether a fault or a plug-in keeps its promises.
 
 use super::{CommandError, output};
+use crate::conform::{self, ConformSubject};
 use crate::exit_code;
 use crate::host::Host;
-use crate::plugins::{self, ConformSubject, PluginRegistry, PluginState};
+use crate::plugins::{PluginRegistry, PluginState};
 use crate::policy::HostPolicy;
 use backburn_experiments::terminal_text::escape;
 use backburn_experiments::text_table::format_table;
@@ -149,7 +150,7 @@ pub(super) fn conform(
             say!("{:>5.1} s  {what}", started.elapsed().as_secs_f64());
         }
     };
-    let report = plugins::conform(host, &asked, &mut progress)?;
+    let report = conform::conform(host, &asked, &mut progress)?;
     if as_json {
         output::json(&report)?;
     } else {

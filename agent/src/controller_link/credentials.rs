@@ -4,7 +4,7 @@
 use super::deadline::ConnectError;
 use super::proxy::Route;
 use crate::host::{Host, HostError};
-use crate::ledger::trusted_files;
+use crate::trusted_files;
 use backburn_experiments::{HumanDuration, json};
 use ring::digest::{SHA256, digest};
 use rustls::pki_types::CertificateDer;

@@ -28,7 +28,6 @@ pub use supervisor_return::{Expectation, SupervisorReturn, await_return};
 use crate::host::Host;
 use crate::ledger::{Ledger, LedgerEntry, Owner};
 use crate::packet_filter::ControlConnection;
-use crate::plan::ProtectedPaths;
 use crate::plugins::PluginRegistry;
 use crate::policy::HostPolicy;
 use active_injection::ActiveInjection;
@@ -269,7 +268,7 @@ impl Engine {
         let task = PlanTask {
             request,
             policy: self.policy.clone(),
-            protected_paths: ProtectedPaths::new(&self.policy, &self.state),
+            protected_paths: self.policy.protected_paths(&self.state),
             plugins: self.plugins.usable().cloned().collect(),
             state: self.state.clone(),
             link: self.link,

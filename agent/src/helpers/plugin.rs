@@ -3,15 +3,15 @@
 
 use super::helper::{AlteredPlace, Helper};
 use super::{HelperError, HelperProcess, MemoryBallast};
-use crate::host::{Confinement, spawn_plugin, wait_readable};
-use crate::plugins::{EffectLook, PinnedProgram, PluginTexts};
+use crate::plugin_call::{Confinement, EffectLook, PinnedPlugin, PluginTexts, spawn_plugin};
 use crate::processes::ProcessTable;
 use backburn_experiments::HumanDuration;
 use backburn_experiments::wire::Effect;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use std::io::{self, Read as _, Seek as _, Write as _};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::process::{ChildStderr, ChildStdout};
 use std::sync::mpsc::channel;
 use std::time::{Duration, Instant};
@@ -23,12 +23,12 @@ const MAX_LINE_BYTES: usize = 64 << 10;
 /// How much of standard error is shown, in bytes.
 const SHOWN_BYTES: usize = 200;
 
-/// Holds a plug-in's process.
+/// Holds the process of a plug-in.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub struct PluginHolder {
     /// The copy of the plug-in that is run.
-    pub program: PinnedProgram,
+    pub program: PinnedPlugin,
     /// The capabilities that it keeps, a bit for each.
     pub capabilities: u64,
     /// The mark of this helper.
@@ -39,7 +39,7 @@ pub struct PluginHolder {
     pub holds: Vec<String>,
     /// How the agent itself sees whether it acts.
     pub effect: EffectLook,
-    /// The change in words.
+    /// The change in words for people.
     pub texts: PluginTexts,
 }
 
@@ -229,4 +229,16 @@ fn first_line(stdout: &mut ChildStdout) -> io::Result<Option<Vec<u8>>> {
         .unwrap_or(line.len());
     line.truncate(end);
     Ok(Some(line))
+}
+
+/// Waits until there is something to read, at the most this long.
+fn wait_readable(from: impl AsFd, patience: Duration) -> io::Result<bool> {
+    let timeout = Timespec::try_from(patience).map_err(io::Error::other)?;
+    loop {
+        match poll(&mut [PollFd::new(&from, PollFlags::IN)], Some(&timeout)) {
+            Ok(ready) => return Ok(ready > 0),
+            Err(rustix::io::Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
 }

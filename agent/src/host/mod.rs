@@ -12,14 +12,12 @@ mod failpoint;
 mod files;
 mod interrupt;
 mod memory;
-mod plugin_process;
 mod spawn;
 
 pub use failpoint::Failpoint;
 pub use files::{CopyEdit, MADE_FILE_PREFIX, OpenFolder};
 pub use interrupt::Interrupt;
 pub use memory::{return_freed, settle};
-pub use plugin_process::{Confinement, kill_plugin, spawn_plugin};
 pub use spawn::{Invocation, end_own_group, program};
 
 use crate::processes::{ProcessId, ProcessTable};

@@ -1,9 +1,10 @@
 //! What one injection owes, as stored in a file of the ledger.
 
-use super::{Namespaces, boot_id, trusted_files};
+use super::{Namespaces, boot_id};
 use crate::changes::Change;
 use crate::faults::Plan;
 use crate::processes::ProcessId;
+use crate::trusted_files;
 use backburn_experiments::wire::{InjectionId, InjectionRequest, UnrevertedInjection, Victim};
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value;

@@ -183,12 +183,12 @@ pub trait HostView: fmt::Debug {
     ) -> io::Result<NetworkSnapshot>;
 }
 
-/// A regular file.
+/// A regular file as a plan sees it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FoundFile {
     /// Its absolute path without links.
     pub path: PathBuf,
-    /// What it is.
+    /// What `stat` tells of the file.
     pub file: OriginalFile,
     /// How many names it has; others than this one go on showing the original where the file is replaced.
     pub links: u64,

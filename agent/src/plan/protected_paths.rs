@@ -1,6 +1,5 @@
 //! Paths that no fault alters: what the agent needs to put things back, and what the policy protects.
 
-use crate::policy::{HostPolicy, POLICY_PATH};
 use backburn_experiments::wire::Refusal;
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
@@ -17,10 +16,9 @@ struct ProtectedPath {
 }
 
 impl ProtectedPaths {
-    /// The state folder with its ledger, journals and pinned plug-ins, the policy, the agent's program, and what the policy protects.
-    pub fn new(policy: &HostPolicy, state: &Path) -> Self {
+    /// The state folder with its ledger, journals and pinned plug-ins, the policy's file, the agent's program, and what the policy protects.
+    pub fn new(state: &Path, policy_file: &Path, protected: &[PathBuf]) -> Self {
         let program = std::env::current_exe().ok();
-        let policy_file = policy.path.as_deref().unwrap_or(Path::new(POLICY_PATH));
         let own = [
             (Some(state), "the state folder of the agent"),
             (Some(policy_file), "the policy of this host"),
@@ -29,7 +27,7 @@ impl ProtectedPaths {
         let own = own
             .into_iter()
             .filter_map(|(path, what)| Some((path?.to_owned(), what)));
-        let owners = policy.protect.paths.iter();
+        let owners = protected.iter();
         let owners = owners.map(|path| (path.clone(), "protected by the policy of this host"));
         let all = own.chain(owners).flat_map(|(path, what)| {
             let path = std::path::absolute(&path).unwrap_or(path);
@@ -71,7 +69,7 @@ impl ProtectedPaths {
         }
     }
 
-    /// The protected paths.
+    /// The paths that are protected.
     pub fn paths(&self) -> impl Iterator<Item = &Path> {
         self.0.iter().map(|protected| protected.path.as_path())
     }
@@ -83,9 +81,11 @@ mod tests {
 
     #[test]
     fn protected_paths_cover_what_is_below_and_the_folders_above() {
-        let policy: HostPolicy =
-            serde_json::from_str(r#"{"protect": {"paths": ["/srv/vault"]}}"#).unwrap();
-        let paths = ProtectedPaths::new(&policy, Path::new("/var/lib/agent-of-a-test"));
+        let paths = ProtectedPaths::new(
+            Path::new("/var/lib/agent-of-a-test"),
+            Path::new("/etc/backburn/agent.json"),
+            &["/srv/vault".into()],
+        );
         for (path, is_free) in [
             ("/srv/vault", false),
             ("/srv/vault/key", false),
@@ -117,7 +117,7 @@ mod tests {
             std::fs::create_dir(&real).unwrap();
             std::os::unix::fs::symlink(&real, folder.path().join("link")).unwrap();
         }
-        let paths = ProtectedPaths::new(&HostPolicy::default(), &folder.path().join("link"));
+        let paths = ProtectedPaths::new(&folder.path().join("link"), Path::new("/none"), &[]);
         assert!(paths.check(&real.join("ledger")).is_err());
         assert!(paths.check(&folder.path().join("link")).is_err());
     }

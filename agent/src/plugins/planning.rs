@@ -1,21 +1,18 @@
 //! The plan of a plug-in's fault. The agent resolves the selectors and protects what is protected; the plug-in says what it would do,
 //! in a process that can change nothing.
 
-use super::call::PluginCall;
-use super::declaration::PluginKind;
-use super::effect_look::EffectLook;
 use super::registry::UsablePlugin;
 use crate::changes::{Change, PluginChange, ProcessHelper, ReversibleChange as _};
 use crate::faults;
 use crate::helpers::{HelperSpec, PluginHolder};
-use crate::host::Confinement;
 use crate::ledger::boot_id;
 use crate::plan::{Plan, PlanContext};
+use crate::plugin_call::{Confinement, EffectLook, PluginCall, PluginKind, PluginTexts};
 use crate::policy::HostPolicy;
 use crate::processes::ProcessSelector;
 use backburn_experiments::wire::{Refusal, Victim};
 use backburn_experiments::{HumanDuration, schema};
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use std::path::Path;
 use std::time::Duration;
@@ -33,7 +30,7 @@ const READ_ANY_FILE: u64 = 1 << 2;
 /// Plans a plug-in's fault.
 #[derive(Debug)]
 pub struct PluginPlanning<'a> {
-    /// The plug-in.
+    /// The plug-in whose fault is planned.
     pub plugin: &'a UsablePlugin,
     /// What the host's owner allows.
     pub policy: &'a HostPolicy,
@@ -76,20 +73,8 @@ struct PlannedChange {
     if_agent_dies: String,
 }
 
-/// A change, in words for people.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub struct PluginTexts {
-    /// What is done.
-    pub apply: String,
-    /// What reverts it: also what a person does where the plug-in cannot.
-    pub undo: String,
-    /// What ends it when every process of Backburn is dead.
-    pub if_agent_dies: String,
-}
-
 impl PluginPlanning<'_> {
-    /// Makes the plan.
+    /// Makes the plan of the fault.
     ///
     /// # Errors
     /// The arguments are wrong, the plug-in refuses or fails, or what it would do is not allowed.

@@ -1,14 +1,12 @@
 //! The plug-ins of a host: those that its policy allows, by name and hash, and what became of each when the agent started.
 
-use super::call::PluginCall;
-use super::capabilities::capability_bits;
-use super::declaration::{PLUGIN_PROTOCOL, PluginDeclaration, is_fault_name};
-use super::program::{PinnedProgram, read_trusted, sha256};
-use crate::host::{Confinement, Host};
+use crate::host::{Host, HostError};
+use crate::plugin_call::{
+    AllowedPlugin, Confinement, PLUGIN_PROTOCOL, PinnedPlugin, PluginCall, PluginDeclaration,
+    capability_bits, read_trusted, sha256,
+};
 use crate::policy::HostPolicy;
-use backburn_experiments::Problem;
 use backburn_experiments::wire::FaultDescription;
-use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use std::path::{Path, PathBuf};
@@ -17,74 +15,13 @@ use std::time::Duration;
 /// How long `describe` may take.
 const DESCRIBE_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// A plug-in that the owner of a host allows.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "kebab-case", deny_unknown_fields)]
-pub struct AllowedPlugin {
-    /// Its name, which is also its fault's.
-    pub name: String,
-    /// The absolute path of its file: an executable that only root can write, in folders that only root can write.
-    pub path: PathBuf,
-    /// SHA-256 of the file, in hexadecimal digits (`sha256sum FILE`). Another file is not run.
-    pub sha256: String,
-    /// The capabilities that it may keep, of those that it asks for, e.g. `CAP_NET_BIND_SERVICE`. Default: none.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub capabilities: Vec<String>,
-}
-
-impl AllowedPlugin {
-    /// What is wrong with it; `at` is its place in the policy.
-    pub(crate) fn problems(&self, at: &str) -> Vec<Problem> {
-        let mut problems = Vec::new();
-        if !is_fault_name(&self.name) {
-            problems.push(
-                Problem::new(
-                    format!("{at}.name"),
-                    format!("`{}` is not a fault's name", self.name),
-                )
-                .hint("lower-case letters, digits and `-`"),
-            );
-        } else if crate::faults::find(&self.name).is_some() {
-            problems.push(
-                Problem::new(
-                    format!("{at}.name"),
-                    format!("`{}` is a built-in fault", self.name),
-                )
-                .hint("give the plug-in another name"),
-            );
-        }
-        if !self.path.is_absolute() {
-            problems.push(
-                Problem::new(
-                    format!("{at}.path"),
-                    format!("`{}` is not an absolute path", self.path.display()),
-                )
-                .hint("a path that begins with `/`"),
-            );
-        }
-        let is_hash = self.sha256.len() == 64 && self.sha256.bytes().all(|c| c.is_ascii_hexdigit());
-        if !is_hash {
-            problems.push(
-                Problem::new(format!("{at}.sha256"), "this is not a SHA-256 hash").hint(format!(
-                    "64 hexadecimal digits: `sha256sum {}`",
-                    self.path.display()
-                )),
-            );
-        }
-        if let Err(why) = capability_bits(&self.capabilities) {
-            problems.push(Problem::new(format!("{at}.capabilities"), why));
-        }
-        problems
-    }
-}
-
 /// A plug-in that can be used.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct UsablePlugin {
     /// What it says of itself.
     pub declaration: PluginDeclaration,
-    /// Its pinned copy.
-    pub program: PinnedProgram,
+    /// The pinned copy of its file.
+    pub program: PinnedPlugin,
     /// The capabilities that it asks for and that the policy grants, a bit for each.
     pub capabilities: u64,
 }
@@ -102,7 +39,7 @@ pub enum PluginState {
 /// A plug-in that the policy names.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct InstalledPlugin {
-    /// Its name.
+    /// The name of the plug-in.
     pub name: String,
     /// The path of its file.
     pub path: PathBuf,
@@ -206,7 +143,7 @@ impl UsablePlugin {
     ///
     /// # Errors
     /// It could not be pinned, or what it says of itself is wrong.
-    pub(super) fn pin(
+    pub(crate) fn pin(
         host: &Host,
         state: &Path,
         name: &str,
@@ -217,8 +154,7 @@ impl UsablePlugin {
                 "plug-ins require root: they run in process namespaces of their own".into(),
             );
         }
-        let program =
-            PinnedProgram::pin(host, state, name, content).map_err(|error| error.to_string())?;
+        let program = pin(host, state, name, content).map_err(|error| error.to_string())?;
         let call = PluginCall {
             program: &program,
             request: json!({"verb": "describe", "protocol": PLUGIN_PROTOCOL}),
@@ -229,6 +165,9 @@ impl UsablePlugin {
             },
         };
         let declaration: PluginDeclaration = call.run().map_err(|failure| failure.to_string())?;
+        if crate::faults::find(name).is_some() {
+            return Err(format!("plug-in `{name}` has the name of a built-in fault"));
+        }
         if let Some(problem) = declaration.problem(name) {
             return Err(format!("plug-in `{name}` {problem}"));
         }
@@ -246,4 +185,21 @@ impl UsablePlugin {
             ..Confinement::default()
         }
     }
+}
+
+/// Copies a plug-in's content into the state folder, under its hash, synced.
+fn pin(host: &Host, state: &Path, name: &str, content: &[u8]) -> Result<PinnedPlugin, HostError> {
+    let folder = state.join("plugins");
+    host.make_folder(&folder)?;
+    let sha256 = sha256(content);
+    let folder = folder.canonicalize().unwrap_or(folder);
+    let pinned = PinnedPlugin {
+        name: name.to_owned(),
+        file: folder.join(&sha256),
+        sha256,
+    };
+    if pinned.check().is_err() {
+        host.write_program(&pinned.file, content)?;
+    }
+    Ok(pinned)
 }

@@ -11,7 +11,7 @@ use super::shell_words::shell_words;
 use super::signals::{self, RunSignal, RunSignals};
 use super::suite::{self, SuiteOptions};
 use super::{CommandFailure, HostOptions, print, print_stderr, report, runtime};
-use backburn::page::local::LocalPage;
+use backburn::local_page::LocalPage;
 use backburn::runner::{self, FinishedRun, RunSettings};
 use backburn_experiments::HumanDuration;
 use backburn_experiments::chaostoolkit::{ToolkitHost, toolkit_differences, toolkit_journal};

@@ -67,7 +67,7 @@ pub fn routes<S: Clone + Send + Sync + 'static>() -> Router<S> {
 /// The answer with this file, or without it if the browser has the same one.
 fn answer(name: &str, asked: &HeaderMap) -> Response {
     let Some(asset) = ASSETS.iter().find(|asset| asset.name == name) else {
-        return crate::api::ApiProblem::not_found("the page has no such file").into_response();
+        return (StatusCode::NOT_FOUND, "the page has no such file\n").into_response();
     };
     let etag = etag(asset.bytes);
     let is_same = (asked.get_all(header::IF_NONE_MATCH).iter())

@@ -2,7 +2,6 @@
 //! [session cookie](session) instead, which no script can read.
 
 mod assets;
-pub mod local;
 pub mod session;
 
 pub use assets::routes;

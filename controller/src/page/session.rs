@@ -88,7 +88,7 @@ pub fn shown(headers: &HeaderMap) -> Option<ShownSession> {
 }
 
 /// The value of the cookie with this name.
-pub(super) fn cookie_value<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
+pub fn cookie_value<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
     (headers.get_all(header::COOKIE).iter())
         .filter_map(|value| value.to_str().ok())
         .flat_map(|value| value.split(';'))

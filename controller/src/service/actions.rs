@@ -447,14 +447,19 @@ impl Service {
             action.run.as_ref() == Some(&run.new.id)
                 || (experiment.is_some() && action.experiment.as_ref() == experiment)
         };
-        let actions = fold(&changes);
-        let about = actions.values().filter(|action| is_about(action));
-        let known: Vec<ReportAction> = about.map(Action::for_report).collect();
+        let owners = self.store.owners(OwnedKind::Run, &run.new.id)?;
+        let mut actions = fold(&changes);
+        actions.retain(|_, action| is_about(action));
+        for id in actions.keys().copied().collect::<Vec<_>>() {
+            // Whoever sees the run must see the action, too.
+            let of_action = self.store.owners(OwnedKind::Action, &id.to_string())?;
+            if !owners.is_subset(&of_action) {
+                actions.remove(&id);
+            }
+        }
+        let known: Vec<ReportAction> = actions.values().map(Action::for_report).collect();
         // Changes of other actions change nothing in the report.
-        let last = changes.iter().rev().find(|entry| {
-            let action = actions.get(&entry.action);
-            action.is_some_and(is_about)
-        });
+        let last = (changes.iter().rev()).find(|entry| actions.contains_key(&entry.action));
         Ok((known, last.map_or(0, |entry| entry.number)))
     }
 

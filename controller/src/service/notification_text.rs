@@ -1,7 +1,7 @@
 //! What a notification says, in the forms that destinations understand. Text from outside is never markup in any of them.
 
 use super::Service;
-use crate::store::{NewRun, WaitingRun};
+use crate::store::{NewRun, Trigger, WaitingRun};
 use backburn_experiments::journal::{Outcome, Verdict};
 use backburn_experiments::terminal_text::escape;
 use jiff::Timestamp;
@@ -156,6 +156,10 @@ fn without_markdown(text: &str) -> String {
 impl Service {
     /// Tells that a run has started.
     pub(super) fn notify_start(&self, new: &NewRun) {
+        // Participants of a game day who may not know what happens may read the destination.
+        if new.because == Trigger::GameDay {
+            return;
+        }
         let text = format!(
             "Run {} has started: {} (requested by {})",
             new.id, new.title, new.who
@@ -181,6 +185,13 @@ impl Service {
             return;
         }
         let record = self.store.run(run).ok();
+        let is_game_day = record
+            .as_ref()
+            .is_some_and(|record| record.new.because == Trigger::GameDay);
+        // That something is left on a host matters more than what participants of a game day may know.
+        if is_game_day && kind != NotificationKind::RunNotClean {
+            return;
+        }
         let title = record.as_ref().map_or("", |record| &record.new.title);
         let reason = verdict.reasons.first().map(|reason| format!(": {reason}"));
         let text = format!(

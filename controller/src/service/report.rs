@@ -2,7 +2,7 @@
 
 use super::Service;
 use crate::report::{EarlierRun, ReportBuilder, ReportContext, RunReport};
-use crate::store::{RunFilter, RunRecord, StoreError};
+use crate::store::{OwnedKind, RunFilter, RunRecord, StoreError};
 use backburn_experiments::journal::Verdict;
 
 /// The most earlier runs that a report compares with.
@@ -83,19 +83,24 @@ impl Service {
         let found = self
             .store
             .runs(&filter, Some(&run.new.id), MAX_EARLIER_RUNS)?;
+        let owners = self.store.owners(OwnedKind::Run, &run.new.id)?;
         // One that ended later was not known when this run ended, and would change the report.
         let ended = run.end.as_ref().map(|end| end.ended);
-        let earlier = found.into_iter().filter_map(|found| {
-            let end = found.end.filter(|end| Some(end.ended) <= ended)?;
-            let verdict: Verdict = serde_json::from_value(end.verdict).ok()?;
-            let version = found.new.experiment.map(|experiment| experiment.version);
-            Some(EarlierRun::new(
-                found.new.id,
-                found.new.started,
-                version,
-                &verdict,
-            ))
-        });
-        Ok(earlier.collect())
+        let mut earlier = Vec::new();
+        for found in found {
+            let Some(end) = found.end.filter(|end| Some(end.ended) <= ended) else {
+                continue;
+            };
+            // Whoever sees this run must see that one, too.
+            let is_seen = owners.is_subset(&self.store.owners(OwnedKind::Run, &found.new.id)?);
+            if let Ok(verdict) = serde_json::from_value::<Verdict>(end.verdict)
+                && is_seen
+            {
+                let version = found.new.experiment.map(|experiment| experiment.version);
+                let (id, started) = (found.new.id, found.new.started);
+                earlier.push(EarlierRun::new(id, started, version, &verdict));
+            }
+        }
+        Ok(earlier)
     }
 }

@@ -423,6 +423,18 @@ async fn report_over_the_api_can_be_made_again_as_it_was() {
             .0,
         404
     );
+    // Whoever sees a run by its teams is told nothing of runs and actions of others.
+    let payments = std::collections::BTreeSet::from(["payments".to_owned()]);
+    controller
+        .store
+        .set_owners(OwnedKind::Run, "second", &payments)
+        .unwrap();
+    let (status, report) = text(&controller, "/api/v1/runs/second/report", &pat).await;
+    assert_eq!(status, 200);
+    assert!(
+        !report.contains("first") && !report.contains("raise the timeout"),
+        "{report}"
+    );
     let open = NewRun {
         id: "open".into(),
         experiment: None,

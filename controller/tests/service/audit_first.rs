@@ -176,6 +176,16 @@ async fn operation_that_cannot_be_audited_is_not_done() {
     }
     walk.step("DELETE", documents, "drill", &ada, None).await;
 
+    let action = json!({"title": "Time out sooner", "owner": "payments"});
+    let actions = "/api/v1/actions";
+    let added = walk.step("POST", actions, "", &ada, Some(action)).await;
+    let id = added["id"].to_string();
+    let owner = json!({"owner": "shop"});
+    walk.step("PATCH", "/api/v1/actions/{action}", &id, &ada, Some(owner))
+        .await;
+    let close = "/api/v1/actions/{action}/close";
+    walk.step("POST", close, &id, &ada, Some(json!({}))).await;
+
     let halt = json!({"why": "a test"});
     let halted = walk
         .controller

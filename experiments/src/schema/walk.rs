@@ -1,11 +1,11 @@
 //! Walks a value and its schema side by side. Where a schema has branches, the one that was
 //! probably meant is found first, by its tag, its key, its JSON type or the fewest problems.
 
-use super::PublishedSchema;
 use super::leaf::{
     check_number, check_text, check_words, is_type, matches, none_of_the_keys, shared_tag, shown,
     single_keys, tag_of, unknown_word, unreadable, wrong_type,
 };
+use super::published::PublishedSchema;
 use crate::Problem;
 use crate::problem::{MAX_PROBLEMS, at_index, at_key, list_words, meant, nearest};
 use serde_json::{Map, Value};
@@ -44,9 +44,9 @@ const MOST_STEPS: u32 = 200_000;
 
 /// Where `$ref`s lead.
 enum Definitions<'s> {
-    /// Into this schema.
+    /// They lead into this schema.
     Within(&'s Value),
-    /// To definitions that are read when they are needed.
+    /// They lead to definitions that are read when they are needed.
     Published(&'s PublishedSchema),
 }
 

@@ -11,7 +11,7 @@ use super::progress::OutputStyle;
 use super::report::format_report;
 use super::run::{ExecuteOptions, execute, serve_page};
 use super::{CommandFailure, HostOptions, print, print_stderr};
-use backburn::page::local::LocalPage;
+use backburn::local_page::LocalPage;
 use backburn_experiments::HumanDuration;
 use backburn_experiments::journal::{InjectionState, Outcome};
 use clap::Args;

@@ -1,18 +1,17 @@
 //! Whether a fault or a plug-in keeps the promises of a change: what it did is undone, also twice, also when it was never done, after a
 //! reboot, after being killed at any system call, and when it is asked nonsense.
 
-use super::call::PluginCall;
-use super::declaration::PluginKind;
-use super::fingerprint::Fingerprint;
-use super::program::MAX_PROGRAM_BYTES;
-use super::registry::UsablePlugin;
-use super::strike::StrikeKind;
+mod fingerprint;
+mod strike;
+
 use crate::changes::{Change, Observed, PluginChange, ReversibleChange as _};
 use crate::engine::PlanTask;
 use crate::files::read_regular;
-use crate::host::{Confinement, Host};
+use crate::host::Host;
 use crate::ledger::{Ledger, LedgerEntry, Owner, boot_id};
-use crate::plan::{Plan, ProtectedPaths};
+use crate::plan::Plan;
+use crate::plugin_call::{Confinement, MAX_PROGRAM_BYTES, PluginCall, PluginKind};
+use crate::plugins::UsablePlugin;
 use crate::policy::HostPolicy;
 use backburn_experiments::HumanDuration;
 use backburn_experiments::wire::{InjectionRequest, Refusal};
@@ -21,6 +20,9 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
+
+use fingerprint::Fingerprint;
+use strike::StrikeKind;
 
 /// The injection that everything is made for.
 const INJECTION: &str = "conform";
@@ -51,7 +53,7 @@ pub struct ConformSubject {
 /// One thing that was tried.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ConformCheck {
-    /// What was tried.
+    /// What was tried, in words.
     pub name: String,
     /// What was wrong; none where nothing was.
     pub failure: Option<String>,
@@ -61,7 +63,7 @@ pub struct ConformCheck {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub struct ConformReport {
-    /// The fault's name.
+    /// The name of the fault that was tried.
     pub fault: String,
     /// `planner`, `holder`, `changer` or `built-in`.
     pub kind: String,
@@ -147,7 +149,7 @@ pub fn conform(
             max_victims: None,
         },
         policy: asked.policy.clone(),
-        protected_paths: ProtectedPaths::new(&asked.policy, &asked.state),
+        protected_paths: asked.policy.protected_paths(&asked.state),
         plugins: plugin.iter().cloned().collect(),
         state: asked.state.clone(),
         link: None,
@@ -298,7 +300,7 @@ struct Trial<'a> {
     progress: &'a mut dyn FnMut(&str),
 }
 
-type Outcome = Result<(), String>;
+type CheckResult = Result<(), String>;
 
 impl Trial<'_> {
     fn fingerprint(&self) -> Fingerprint {
@@ -306,13 +308,13 @@ impl Trial<'_> {
     }
 
     /// Whether everything is as it was at the beginning.
-    fn compare(&self) -> Outcome {
+    fn compare(&self) -> CheckResult {
         self.before
             .difference(&self.fingerprint())
             .map_or(Ok(()), Err)
     }
 
-    fn check(&mut self, name: &str, run: impl FnOnce(&mut Self) -> Outcome) {
+    fn check(&mut self, name: &str, run: impl FnOnce(&mut Self) -> CheckResult) {
         (self.progress)(name);
         let failure = run(self).err();
         self.checks.push(ConformCheck {
@@ -321,18 +323,18 @@ impl Trial<'_> {
         });
     }
 
-    fn apply_all(&self, plan: &Plan) -> Outcome {
+    fn apply_all(&self, plan: &Plan) -> CheckResult {
         plan.changes
             .iter()
             .try_for_each(|change| self.apply(change))
     }
 
-    fn apply(&self, change: &Change) -> Outcome {
+    fn apply(&self, change: &Change) -> CheckResult {
         change.apply(self.host).map_err(|error| error.to_string())
     }
 
     /// Undoes a change, and checks that it is seen to be gone.
-    fn undo(&self, change: &Change) -> Outcome {
+    fn undo(&self, change: &Change) -> CheckResult {
         let failed = change.undo(self.host).err();
         match change.observe(self.host) {
             Ok(Observed::Absent) => failed.map_or(Ok(()), |error| Err(error.to_string())),
@@ -343,7 +345,7 @@ impl Trial<'_> {
         }
     }
 
-    fn undo_all(&self, plan: &Plan) -> Outcome {
+    fn undo_all(&self, plan: &Plan) -> CheckResult {
         plan.changes
             .iter()
             .rev()
@@ -355,7 +357,7 @@ impl Trial<'_> {
         drop(self.undo(change));
     }
 
-    fn wait_until_acts(&self, change: &Change) -> Outcome {
+    fn wait_until_acts(&self, change: &Change) -> CheckResult {
         let until = Instant::now() + ACTS_TIMEOUT;
         loop {
             let effect = change.effect(self.host);

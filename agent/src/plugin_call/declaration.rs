@@ -61,7 +61,7 @@ fn default_work() -> HumanDuration {
 
 impl PluginDeclaration {
     /// What is wrong with it; `name` is the one that the policy gives it.
-    pub(super) fn problem(&self, name: &str) -> Option<String> {
+    pub(crate) fn problem(&self, name: &str) -> Option<String> {
         let [oldest, newest] = self.protocol;
         if !(oldest..=newest).contains(&PLUGIN_PROTOCOL) {
             return Some(format!(
@@ -75,9 +75,6 @@ impl PluginDeclaration {
             return Some(
                 "has a name with other characters than lower-case letters, digits and `-`".into(),
             );
-        }
-        if crate::faults::find(&self.name).is_some() {
-            return Some("has the name of a built-in fault".into());
         }
         if self.schema.get("type").and_then(Value::as_str) != Some("object")
             || self.schema.get("additionalProperties") != Some(&Value::Bool(false))

@@ -1,6 +1,6 @@
 //! What a fault could have changed, to be compared: files with content, mode, owner, times and extended attributes, and processes.
 
-use super::program::sha256;
+use crate::plugin_call::sha256;
 use crate::processes::ProcessTable;
 use rustix::fs::{lgetxattr, llistxattr};
 use std::collections::BTreeMap;

@@ -2,20 +2,19 @@
 //! observes and undoes it.
 
 use crate::files::read_regular;
-use crate::host::{Host, HostError};
-use crate::ledger::trusted_files;
+use crate::trusted_files;
 use ring::digest::{SHA256, digest};
 use serde::{Deserialize, Serialize};
 use std::io;
 use std::path::{Path, PathBuf};
 
 /// Longest file of a plug-in, in bytes.
-pub(super) const MAX_PROGRAM_BYTES: u64 = 64 << 20;
+pub(crate) const MAX_PROGRAM_BYTES: u64 = 64 << 20;
 
 /// The pinned copy of a plug-in.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub struct PinnedProgram {
+pub struct PinnedPlugin {
     /// The plug-in's name, which is also its fault's.
     pub name: String,
     /// SHA-256 of the file, in hexadecimal digits.
@@ -38,7 +37,7 @@ pub(crate) fn sha256(content: &[u8]) -> String {
 ///
 /// # Errors
 /// It is not there, not a regular file, too long, or others could have written it or replaced it.
-pub(super) fn read_trusted(path: &Path) -> io::Result<Vec<u8>> {
+pub(crate) fn read_trusted(path: &Path) -> io::Result<Vec<u8>> {
     let whole = path.canonicalize()?;
     let folder = whole.parent().ok_or(io::ErrorKind::InvalidInput)?;
     trusted_files::check_folder(folder)?;
@@ -46,32 +45,7 @@ pub(super) fn read_trusted(path: &Path) -> io::Result<Vec<u8>> {
     read_regular(&whole, MAX_PROGRAM_BYTES)
 }
 
-impl PinnedProgram {
-    /// Copies a plug-in's content into the state folder, under its hash, synced.
-    ///
-    /// # Errors
-    /// The copy could not be made.
-    pub(super) fn pin(
-        host: &Host,
-        state: &Path,
-        name: &str,
-        content: &[u8],
-    ) -> Result<Self, HostError> {
-        let folder = state.join("plugins");
-        host.make_folder(&folder)?;
-        let sha256 = sha256(content);
-        let state = folder.canonicalize().unwrap_or(folder);
-        let pinned = PinnedProgram {
-            name: name.to_owned(),
-            file: state.join(&sha256),
-            sha256,
-        };
-        if pinned.check().is_err() {
-            host.write_program(&pinned.file, content)?;
-        }
-        Ok(pinned)
-    }
-
+impl PinnedPlugin {
     /// Checks that the copy is still what it was.
     ///
     /// # Errors

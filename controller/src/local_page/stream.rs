@@ -1,6 +1,6 @@
 //! The events of a run on one host, as they come: the same server-sent events as the controller's.
 
-use super::Shared;
+use super::PageState;
 use crate::api::ApiProblem;
 use axum::extract::{Path, State};
 use axum::http::HeaderMap;
@@ -12,7 +12,7 @@ use tokio::sync::watch;
 
 /// A browser that follows a run.
 struct LocalFollower {
-    shared: Arc<Shared>,
+    shared: Arc<PageState>,
     run: String,
     /// How many events it has.
     sent: usize,
@@ -22,7 +22,7 @@ struct LocalFollower {
 
 /// Streams a run's events, and then `closed` with the run.
 pub(super) async fn stream(
-    State(shared): State<Arc<Shared>>,
+    State(shared): State<Arc<PageState>>,
     Path(run): Path<String>,
     headers: HeaderMap,
 ) -> Result<Sse<impl Stream<Item = Result<Event, Infallible>>>, ApiProblem> {

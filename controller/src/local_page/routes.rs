@@ -1,6 +1,6 @@
 //! The part of the API that concerns runs on one host.
 
-use super::{Shared, lock, stream};
+use super::{PageState, lock, stream};
 use crate::api::ApiProblem;
 use crate::api::types::{
     ExperimentInfo, HaltResult, HaltStatus, RunInfo, RunJournalEntry, SessionInfo, StopResult,
@@ -22,10 +22,10 @@ use subtle::ConstantTimeEq as _;
 /// How long a halt waits for the end of the runs before it answers. They are ended in any case.
 const HALT_TIMEOUT: Duration = Duration::from_secs(60);
 
-type Local = State<Arc<Shared>>;
+type Local = State<Arc<PageState>>;
 
 /// The page and its API.
-pub(super) fn router(shared: Arc<Shared>) -> Router {
+pub(super) fn router(shared: Arc<PageState>) -> Router {
     let api = Router::new()
         .route("/api/v1/halt", get(halt_state).post(halt))
         .route("/api/v1/runs", get(runs))

@@ -1,6 +1,11 @@
 //! The door through which the pinned copy of a plug-in is started: in a process namespace of its own, tied to the thread that started
 //! it, with an empty environment and no more capabilities than it was granted.
 
+#![allow(
+    clippy::disallowed_methods,
+    reason = "the door to pinned plug-ins, which the host's own door cannot be: helpers use it, and the door uses helpers"
+)]
+
 use rustix::process::Signal;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -96,7 +101,7 @@ fn confine(confinement: Confinement) -> io::Result<()> {
     Ok(())
 }
 
-/// `CLOSE_RANGE_CLOEXEC` of `linux/close_range.h`.
+/// Closes at exec what it names (`linux/close_range.h`).
 const CLOSE_RANGE_CLOEXEC: u32 = 4;
 
 fn check(result: nix::libc::c_long) -> io::Result<()> {

@@ -1,7 +1,6 @@
 //! Killing a plug-in at a system call: it has no door of the agent's, so the tracer is the door.
 
-use super::call::{PluginCall, retry_while_busy};
-use crate::host::{Confinement, kill_plugin, spawn_plugin};
+use crate::plugin_call::{Confinement, PluginCall, kill_plugin, retry_while_busy, spawn_plugin};
 use nix::libc;
 use nix::sys::ptrace;
 use nix::sys::signal::Signal;
@@ -14,6 +13,11 @@ use std::time::{Duration, Instant};
 
 /// How long a traced call may take.
 const TRACED_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// How long what was killed may take to leave.
+const REAP_TIMEOUT: Duration = Duration::from_secs(5);
+/// How often it is asked whether anything has stopped.
+const POLL_INTERVAL: Duration = Duration::from_micros(50);
 
 /// What a strike does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -150,7 +154,7 @@ impl PluginCall<'_> {
                     let pid = i32::try_from(child.id()).map_err(io::Error::other)?;
                     let struck = trace(Pid::from_raw(pid), n, kind);
                     child.kill().ok();
-                    child.wait().ok();
+                    child.try_wait().ok();
                     drop(outputs);
                     struck
                 };
@@ -180,7 +184,11 @@ fn trace(root: Pid, n: usize, kind: StrikeKind) -> io::Result<bool> {
     let mut within: BTreeSet<i32> = BTreeSet::new();
     let mut count = 0;
     while Instant::now() < until {
-        let status = match waitpid(Pid::from_raw(-1), Some(flags)) {
+        let status = match waitpid(Pid::from_raw(-1), Some(flags | WaitPidFlag::WNOHANG)) {
+            Ok(WaitStatus::StillAlive) => {
+                std::thread::sleep(POLL_INTERVAL);
+                continue;
+            }
             Err(nix::errno::Errno::EINTR) => continue,
             Err(nix::errno::Errno::ECHILD) => return Ok(false),
             status => status?,
@@ -198,6 +206,7 @@ fn trace(root: Pid, n: usize, kind: StrikeKind) -> io::Result<bool> {
                     count += 1;
                     if count == n {
                         strike(root, kind)?;
+                        reap(root, flags);
                         return Ok(true);
                     }
                 }
@@ -212,6 +221,8 @@ fn trace(root: Pid, n: usize, kind: StrikeKind) -> io::Result<bool> {
         // One that was killed meanwhile reports its end later.
         ptrace::syscall(pid, signal).ok();
     }
+    strike(root, StrikeKind::Kill)?;
+    reap(root, flags);
     Err(io::Error::new(
         io::ErrorKind::TimedOut,
         format!(
@@ -219,6 +230,21 @@ fn trace(root: Pid, n: usize, kind: StrikeKind) -> io::Result<bool> {
             TRACED_TIMEOUT.as_secs()
         ),
     ))
+}
+
+/// Takes note of the end of all that is traced. The first process of a namespace ends last, once its tracer has heard of the others' ends.
+fn reap(root: Pid, flags: WaitPidFlag) {
+    let until = Instant::now() + REAP_TIMEOUT;
+    while Instant::now() < until {
+        match waitpid(Pid::from_raw(-1), Some(flags | WaitPidFlag::WNOHANG)) {
+            Ok(WaitStatus::Exited(pid, _) | WaitStatus::Signaled(pid, _, _)) if pid == root => {
+                return;
+            }
+            Ok(WaitStatus::StillAlive) => std::thread::sleep(POLL_INTERVAL),
+            Err(nix::errno::Errno::ECHILD) => return,
+            Ok(_) | Err(_) => {}
+        }
+    }
 }
 
 fn strike(root: Pid, kind: StrikeKind) -> io::Result<()> {

@@ -1,8 +1,8 @@
 //! One call of a plug-in: one process, one JSON object on its standard input, one line of JSON back. Whatever it does wrong is a
 //! [`PluginFailure`]; when the call returns, all that it had started is dead.
 
-use super::program::PinnedProgram;
-use crate::host::{Confinement, kill_plugin, spawn_plugin, timespec};
+use super::process::{Confinement, kill_plugin, spawn_plugin};
+use super::program::PinnedPlugin;
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use serde::de::DeserializeOwned;
@@ -25,7 +25,7 @@ const KILL_TIMEOUT: Duration = Duration::from_secs(1);
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("plug-in `{plugin}` {what}{}", shown(.stderr))]
 pub struct PluginFailure {
-    /// The plug-in's name.
+    /// The name of the plug-in.
     pub plugin: String,
     /// What it did wrong, e.g. `did not answer `undo` within 10s`.
     pub what: String,
@@ -50,16 +50,16 @@ fn beginning(text: &[u8]) -> String {
     }
 }
 
-/// One call.
+/// One call of a plug-in with one verb.
 #[derive(Debug)]
 pub struct PluginCall<'a> {
-    /// The plug-in.
-    pub program: &'a PinnedProgram,
+    /// The plug-in that is called.
+    pub program: &'a PinnedPlugin,
     /// What it is asked, with its `verb`.
     pub request: Value,
     /// How long it may take.
     pub timeout: Duration,
-    /// What it may do.
+    /// What its process may do.
     pub confinement: Confinement,
 }
 
@@ -89,7 +89,7 @@ impl PluginCall<'_> {
         }
     }
 
-    /// Makes the call.
+    /// Makes the call and reads the answer.
     ///
     /// # Errors
     /// The pinned copy is not what it was; it could not be started, did not answer in time, crashed, or its answer is not what is
@@ -173,7 +173,7 @@ impl PluginCall<'_> {
 
 /// Starts a program again while its file is busy: a process that another thread starts at the same time has it open for writing, for a
 /// moment, if the file was just written.
-pub(super) fn retry_while_busy<T>(start: impl Fn() -> io::Result<T>) -> io::Result<T> {
+pub(crate) fn retry_while_busy<T>(start: impl Fn() -> io::Result<T>) -> io::Result<T> {
     const RETRY_DELAY: Duration = Duration::from_millis(10);
     for _ in 0..20 {
         match start() {
@@ -208,7 +208,8 @@ fn wait_for_end(mut child: Child, until: Instant) -> io::Result<Ended> {
         for output in outputs.iter().flatten() {
             fds.push(PollFd::from_borrowed_fd(*output, PollFlags::IN));
         }
-        let left = timespec(until.saturating_duration_since(Instant::now()));
+        let left = until.saturating_duration_since(Instant::now());
+        let left = rustix::event::Timespec::try_from(left).map_err(io::Error::other)?;
         match poll(&mut fds, Some(&left)) {
             Ok(0) if ended.is_late => break,
             Ok(0) => {

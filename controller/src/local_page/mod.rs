@@ -30,7 +30,7 @@ const FAREWELL_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// The page, for as long as this value lives.
 pub struct LocalPage {
-    shared: Arc<Shared>,
+    shared: Arc<PageState>,
     address: SocketAddr,
     token: String,
     end: Option<watch::Sender<bool>>,
@@ -38,19 +38,19 @@ pub struct LocalPage {
 }
 
 /// What the page shows.
-struct Shared {
+struct PageState {
     /// The secret of the printed address, until a browser has exchanged it.
     token: Mutex<Option<String>>,
     /// The value of the cookie.
     session: String,
     port: u16,
-    runs: Mutex<Vec<LocalRun>>,
+    runs: Mutex<Vec<PageRun>>,
     /// Changes with each event.
     changes: watch::Sender<u64>,
 }
 
 /// A run that the page shows.
-struct LocalRun {
+struct PageRun {
     info: RunInfo,
     document: Value,
     entries: Vec<Arc<JournalEntry>>,
@@ -72,7 +72,7 @@ impl LocalPage {
         listener.set_nonblocking(true)?;
         let address = listener.local_addr()?;
         let token = random()?;
-        let shared = Arc::new(Shared {
+        let shared = Arc::new(PageState {
             token: Mutex::new(Some(token.clone())),
             session: random()?,
             port: address.port(),
@@ -128,7 +128,7 @@ impl LocalPage {
             events: 0,
             cleaned: None,
         };
-        lock(&self.shared.runs).push(LocalRun {
+        lock(&self.shared.runs).push(PageRun {
             info,
             document,
             entries: Vec::new(),
@@ -162,8 +162,8 @@ impl Drop for LocalPage {
     }
 }
 
-impl Shared {
-    fn change(&self, run: &str, change: impl FnOnce(&mut LocalRun)) {
+impl PageState {
+    fn change(&self, run: &str, change: impl FnOnce(&mut PageRun)) {
         if let Some(run) = lock(&self.runs).iter_mut().find(|of| of.info.id == run) {
             change(run);
             run.info.events = run.entries.len() as u64;
@@ -172,7 +172,7 @@ impl Shared {
     }
 
     /// Something of a run, if there is one of this id.
-    fn of_run<T>(&self, run: &str, read: impl FnOnce(&LocalRun) -> T) -> Option<T> {
+    fn of_run<T>(&self, run: &str, read: impl FnOnce(&PageRun) -> T) -> Option<T> {
         lock(&self.runs)
             .iter()
             .find(|of| of.info.id == run)
@@ -183,7 +183,7 @@ impl Shared {
 /// Serves connections until the page ends, and then until those that are open have received everything.
 async fn serve(
     listener: std::net::TcpListener,
-    shared: Arc<Shared>,
+    shared: Arc<PageState>,
     mut ended: watch::Receiver<bool>,
 ) {
     let Ok(listener) = TcpListener::from_std(listener) else {

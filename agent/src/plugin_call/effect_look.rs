@@ -17,22 +17,22 @@ pub enum EffectLook {
     FileContains {
         /// The file's absolute path.
         path: PathBuf,
-        /// The text.
+        /// The text that the file contains.
         text: String,
     },
     /// The fault acts while a path leads to something.
     FileExists {
-        /// The absolute path.
+        /// The absolute path that is looked at.
         path: PathBuf,
     },
     /// The fault acts while a path leads to nothing.
     FileMissing {
-        /// The absolute path.
+        /// The absolute path that is looked at.
         path: PathBuf,
     },
     /// The fault acts while something listens on a TCP port of the agent's network namespace.
     TcpListens {
-        /// The port.
+        /// The port that is listened on.
         port: u16,
     },
 }
@@ -76,7 +76,7 @@ impl EffectLook {
     }
 
     /// The path that is looked at, where there is one.
-    pub(super) fn path(&self) -> Option<&Path> {
+    pub(crate) fn path(&self) -> Option<&Path> {
         match self {
             EffectLook::FileContains { path, .. }
             | EffectLook::FileExists { path }
