@@ -118,11 +118,14 @@ impl Server {
                         agent.expires,
                         agent.is_of_retiring,
                     );
-                    let fleet = Arc::clone(service.fleet());
+                    let (fleet, registry) = (Arc::clone(service.fleet()), Arc::clone(&registry));
                     tokio::spawn(async move {
-                        let name = agent.identity.name;
-                        let why = fleet.serve(&name, agent.peer, agent.stream).await;
-                        tracing::info!(agent = name, why, "an agent's connection closed");
+                        let identity = agent.identity;
+                        let is_revoked = || registry.is_revoked(&identity);
+                        let served =
+                            fleet.serve(&identity.name, agent.peer, agent.stream, is_revoked);
+                        let why = served.await;
+                        tracing::info!(agent = identity.name, why, "an agent's connection closed");
                     });
                 }
                 Connection::Joining(connection) => {

@@ -150,7 +150,8 @@ async fn command_line_of_a_victim_is_in_no_answer() {
     let description = backburn::api::description();
     let mut doctor = String::new();
     for (path, methods) in description["paths"].as_object().unwrap() {
-        if methods.get("get").is_none() {
+        // The stream of a run's notes does not end, and has what the list of notes has.
+        if methods.get("get").is_none() || path.ends_with("/notes/stream") {
             continue;
         }
         for run in &runs {

@@ -35,6 +35,20 @@ pub fn page(description: &Value) -> String {
         if name == "Document" {
             let link = "[The experiment document](experiment.md)";
             write(&mut page, &format!("\n### Document\n\n{link}.\n"));
+        } else if schema.get("oneOf").is_some() && schema.get("properties").is_none() {
+            let why = text(&schema["description"]);
+            write(&mut page, &format!("\n### {name}\n\n{why}\n"));
+            for variant in schema["oneOf"].as_array().into_iter().flatten() {
+                let why = text(&variant["description"]);
+                write(&mut page, &format!("\n{why}\n\n"));
+                keys(&mut page, variant);
+            }
+            let parts = schema["$defs"].as_object();
+            for (part, schema) in parts.into_iter().flatten() {
+                let why = text(&schema["description"]);
+                write(&mut page, &format!("\n### {part}\n\n{why}\n\n"));
+                keys(&mut page, schema);
+            }
         } else if schema.get("properties").is_some() {
             let why = text(&schema["description"]);
             write(&mut page, &format!("\n### {name}\n\n{why}\n\n"));

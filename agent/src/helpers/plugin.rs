@@ -62,7 +62,7 @@ impl PluginHolder {
         });
         let file = rustix::fs::memfd_create("plugin", rustix::fs::MemfdFlags::CLOEXEC)?;
         let mut file = std::fs::File::from(file);
-        file.write_all(request.to_string().as_bytes())?;
+        file.write_all(format!("{request}\n").as_bytes())?;
         file.rewind()?;
         let confinement = Confinement {
             capabilities: self.capabilities,

@@ -95,7 +95,8 @@ impl PluginCall<'_> {
     /// The pinned copy is not what it was; it could not be started, did not answer in time, crashed, or its answer is not what is
     /// asked for.
     pub fn run<Answer: DeserializeOwned>(&self) -> Result<Answer, PluginFailure> {
-        let text = self.request.to_string();
+        // A shell's `read` fails on a line without an end.
+        let text = format!("{}\n", self.request);
         let ended = self
             .run_with_input(text.as_bytes())
             .map_err(|error| self.failure(format!("could not be run: {error}"), &[]))?;

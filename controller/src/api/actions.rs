@@ -25,7 +25,7 @@ impl From<ActionError> for ApiProblem {
             ActionError::Store(error) => error.into(),
             ActionError::Unknown(_) => ApiProblem::not_found(what),
             ActionError::Invalid { hint, .. } => {
-                ApiProblem::new(StatusCode::BAD_REQUEST, "body", what).hint(hint)
+                ApiProblem::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid", what).hint(hint)
             }
             ActionError::Refused { rule, hint, .. } => {
                 ApiProblem::new(StatusCode::CONFLICT, rule, what).hint(hint)
@@ -38,7 +38,8 @@ fn read_date(text: Option<&str>) -> Result<Option<Date>, ApiProblem> {
     let Some(text) = text else { return Ok(None) };
     let date = text.parse().map_err(|_| {
         let what = format!("`{}` is not a date", text.escape_debug());
-        ApiProblem::new(StatusCode::BAD_REQUEST, "body", what).hint("write it like `2026-12-31`")
+        ApiProblem::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid", what)
+            .hint("write it like `2026-12-31`")
     })?;
     Ok(Some(date))
 }
@@ -47,7 +48,7 @@ fn read_severity(text: Option<&str>) -> Result<Option<ActionSeverity>, ApiProble
     let Some(text) = text else { return Ok(None) };
     let severity = serde_json::from_value(text.into()).map_err(|_| {
         let what = format!("`{}` is not a severity", text.escape_debug());
-        ApiProblem::new(StatusCode::BAD_REQUEST, "body", what)
+        ApiProblem::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid", what)
             .hint("use `low`, `medium`, `high` or `critical`")
     })?;
     Ok(Some(severity))
@@ -110,8 +111,8 @@ pub async fn list(
     Ok(Json(found))
 }
 
-/// Adds an action.
-#[utoipa::path(post, path = "/api/v1/actions", tag = "actions", request_body = NewActionRequest, security(("token" = ["operator"])), responses((status = 201, body = ActionInfo)))]
+/// Adds an action to the list.
+#[utoipa::path(post, path = "/api/v1/actions", tag = "actions", request_body = NewActionRequest, security(("token" = ["operator"])), responses((status = 201, body = ActionInfo), ProblemStatus<422>))]
 pub async fn add(
     Operator(who): Operator,
     State(api): State<Api>,
@@ -130,7 +131,7 @@ pub async fn add(
     Ok((StatusCode::CREATED, Json(added)))
 }
 
-/// Returns an action.
+/// Returns the action with this number.
 #[utoipa::path(get, path = "/api/v1/actions/{action}", tag = "actions", params(("action" = String, Path, description = "The action's number")), security(("token" = ["viewer"])), responses((status = 200, body = ActionInfo), ProblemStatus<404>))]
 pub async fn get(
     _who: Viewer,
@@ -143,7 +144,7 @@ pub async fn get(
 }
 
 /// Changes an open action.
-#[utoipa::path(patch, path = "/api/v1/actions/{action}", tag = "actions", params(("action" = String, Path, description = "The action's number")), request_body = ChangeActionRequest, security(("token" = ["operator"])), responses((status = 200, body = ActionInfo), ProblemStatus<404>, ProblemStatus<409>))]
+#[utoipa::path(patch, path = "/api/v1/actions/{action}", tag = "actions", params(("action" = String, Path, description = "The action's number")), request_body = ChangeActionRequest, security(("token" = ["operator"])), responses((status = 200, body = ActionInfo), ProblemStatus<404>, ProblemStatus<409>, ProblemStatus<422>))]
 pub async fn change(
     Operator(who): Operator,
     State(api): State<Api>,
@@ -163,7 +164,7 @@ pub async fn change(
 }
 
 /// Closes an action. One that names an experiment is closed only by a run of it that started after the action was added, and held.
-#[utoipa::path(post, path = "/api/v1/actions/{action}/close", tag = "actions", params(("action" = String, Path, description = "The action's number")), request_body = CloseActionRequest, security(("token" = ["operator"])), responses((status = 200, body = ActionInfo), ProblemStatus<404>, ProblemStatus<409>))]
+#[utoipa::path(post, path = "/api/v1/actions/{action}/close", tag = "actions", params(("action" = String, Path, description = "The action's number")), request_body = CloseActionRequest, security(("token" = ["operator"])), responses((status = 200, body = ActionInfo), ProblemStatus<404>, ProblemStatus<409>, ProblemStatus<422>))]
 pub async fn close(
     Operator(who): Operator,
     State(api): State<Api>,

@@ -41,14 +41,17 @@ const OPEN_OPERATIONS: [(&str, &str); 24] = [
     ("GET", "/readyz"),
 ];
 
-/// The metrics that tell nothing about runs.
+/// The beginning of the names of all metrics.
+const METRIC_PREFIX: &str = "backburn_";
+
+/// The metrics that tell nothing about runs, without that beginning.
 const OPEN_METRICS: [&str; 6] = [
-    "backburn_agents_known",
-    "backburn_agents_connected",
-    "backburn_halted",
-    "backburn_certificate_days_left",
-    "backburn_store_bytes",
-    "backburn_store_errors",
+    "agents_known",
+    "agents_connected",
+    "halted",
+    "certificate_days_left",
+    "store_bytes",
+    "store_errors",
 ];
 
 /// What stands in the place of something that is not revealed.
@@ -88,9 +91,10 @@ pub(super) fn open_metrics(text: &str) -> String {
             .or_else(|| line.strip_prefix("# TYPE "))
             .or_else(|| line.strip_prefix("# UNIT "))
             .unwrap_or(line);
+        let name = line.strip_prefix(METRIC_PREFIX).unwrap_or_default();
         line == "# EOF"
-            || OPEN_METRICS.iter().any(|name| {
-                line.strip_prefix(name)
+            || OPEN_METRICS.iter().any(|open| {
+                name.strip_prefix(open)
                     .is_some_and(|rest| rest.starts_with([' ', '{']) || rest.starts_with("_total"))
             })
     };

@@ -30,7 +30,7 @@ pub struct CoverageQuery {
     label: String,
 }
 
-/// Which badge.
+/// Which service the badge is about.
 #[derive(Debug, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
 pub struct BadgeQuery {

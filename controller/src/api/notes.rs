@@ -161,7 +161,7 @@ pub async fn stream_of_run(
 }
 
 /// Returns the notes of a game day, oldest first: what people added, and what the game day did.
-#[utoipa::path(get, path = "/api/v1/game-days/{id}/notes", tag = "game-days", operation_id = "notes", params(("id" = String, Path, description = "The id of the game day"), NotesQuery), security(("token" = ["viewer"])), responses((status = 200, body = Vec<RunNoteInfo>), ProblemStatus<404>))]
+#[utoipa::path(get, path = "/api/v1/game-days/{id}/notes", tag = "game-days", operation_id = "game_day_notes", params(("id" = String, Path, description = "The id of the game day"), NotesQuery), security(("token" = ["viewer"])), responses((status = 200, body = Vec<RunNoteInfo>), ProblemStatus<404>))]
 pub async fn of_game_day(
     Viewer(who): Viewer,
     State(api): State<Api>,
@@ -173,7 +173,7 @@ pub async fn of_game_day(
 
 /// Adds a note, a mark, a decision, a correction of a time, a link, a status update, the hand-over of a duty, or a prerequisite that is
 /// met to a game day.
-#[utoipa::path(post, path = "/api/v1/game-days/{id}/notes", tag = "game-days", operation_id = "add_note", params(("id" = String, Path, description = "The id of the game day")), request_body(content = ref("#/components/schemas/NoteContent"), content_type = "application/json"), security(("token" = ["operator"])), responses((status = 201, body = RunNoteInfo), ProblemStatus<404>, ProblemStatus<422>))]
+#[utoipa::path(post, path = "/api/v1/game-days/{id}/notes", tag = "game-days", operation_id = "add_game_day_note", params(("id" = String, Path, description = "The id of the game day")), request_body(content = ref("#/components/schemas/NoteContent"), content_type = "application/json"), security(("token" = ["operator"])), responses((status = 201, body = RunNoteInfo), ProblemStatus<404>, ProblemStatus<422>))]
 pub async fn add_to_game_day(
     Operator(who): Operator,
     State(api): State<Api>,
@@ -184,7 +184,7 @@ pub async fn add_to_game_day(
 }
 
 /// Streams the notes of a game day: those that are there, and those that are added, as `note` events with their numbers as ids.
-#[utoipa::path(get, path = "/api/v1/game-days/{id}/notes/stream", tag = "game-days", operation_id = "notes_stream", params(("id" = String, Path, description = "The id of the game day"), NotesQuery), security(("token" = ["viewer"])), responses((status = 200, description = "Server-sent events", body = NoteSentEvent, content_type = "text/event-stream"), ProblemStatus<404>))]
+#[utoipa::path(get, path = "/api/v1/game-days/{id}/notes/stream", tag = "game-days", operation_id = "game_day_notes_stream", params(("id" = String, Path, description = "The id of the game day"), NotesQuery), security(("token" = ["viewer"])), responses((status = 200, description = "Server-sent events", body = NoteSentEvent, content_type = "text/event-stream"), ProblemStatus<404>))]
 pub async fn stream_of_game_day(
     Viewer(who): Viewer,
     State(api): State<Api>,

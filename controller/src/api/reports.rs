@@ -6,6 +6,7 @@ use super::blocking;
 use super::extract::{PathParam, QueryParams};
 use super::openapi::ProblemStatus;
 use super::problem::ApiProblem;
+use super::types::safe_integer::optional_safe_integer;
 use crate::report::ReportFormat;
 use crate::service::ReportError;
 use axum::extract::State;
@@ -18,7 +19,7 @@ use utoipa::IntoParams;
 /// What a browser lets a report do: show its own styles. It has no script, and belongs to no origin.
 const REPORT_POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'; sandbox";
 
-/// Which report.
+/// Which form of the report is wanted.
 #[derive(Debug, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
 pub struct ReportQuery {
@@ -27,8 +28,12 @@ pub struct ReportQuery {
     #[param(value_type = String, pattern = "^(html|markdown|json)$")]
     format: ReportFormat,
     /// How many of the run's notes the report has, for comparison with one that was made earlier. The default is all.
+    #[serde(default, deserialize_with = "optional_safe_integer")]
+    #[param(maximum = 9007199254740991_i64)]
     notes: Option<u64>,
     /// The number of the last change of an action that the report knows, for comparison. The default is the latest.
+    #[serde(default, deserialize_with = "optional_safe_integer")]
+    #[param(maximum = 9007199254740991_i64)]
     actions: Option<u64>,
 }
 
@@ -48,7 +53,7 @@ impl From<ReportError> for ApiProblem {
 
 /// Returns the report of a run that is over: what was asked, what was hit, what was measured, and the proof that everything is
 /// reverted. The same journal and notes give the same bytes.
-#[utoipa::path(get, path = "/api/v1/runs/{run}/report", tag = "runs", params(("run" = String, Path, description = "The run's id"), ReportQuery), security(("token" = ["viewer"])), responses((status = 200, body = String, content_type = "text/markdown"), ProblemStatus<404>, ProblemStatus<409>))]
+#[utoipa::path(get, path = "/api/v1/runs/{run}/report", tag = "runs", params(("run" = String, Path, description = "The run's id"), ReportQuery), security(("token" = ["viewer"])), responses((status = 200, content((String = "text/markdown"), (String = "text/html"), (Value = "application/json"))), ProblemStatus<404>, ProblemStatus<409>))]
 pub async fn run_report(
     _who: Viewer,
     State(api): State<Api>,

@@ -11,6 +11,7 @@ use backburn_experiments::terminal_text::escape;
 use backburn_experiments::wire::FaultDescription;
 use backburn_experiments::{Problem, json};
 use clap::Args;
+use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 use std::ffi::OsString;
 use std::io::Read;
@@ -372,4 +373,9 @@ pub(super) fn format_load_error(file: &Path, wrong: &LoadError) -> String {
         }
     }
     out
+}
+
+/// Parses a value that is written like in an experiment document.
+pub(super) fn document_value<T: DeserializeOwned>(word: &str) -> Result<T, String> {
+    T::deserialize(&Value::from(word)).map_err(|error| error.to_string())
 }

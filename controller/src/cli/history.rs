@@ -2,10 +2,10 @@
 //! computed again from the journals.
 
 use super::comparison::LAST_HELD;
+use super::experiment_source::document_value;
 use super::output::shown_path;
 use super::remote::runs::RunsCommand;
 use super::report::{self, format_report};
-use super::run::document_value;
 use super::table::print_table;
 use super::{CommandFailure, print, print_json, print_stderr};
 use backburn::report::{EarlierRun, ReportBuilder};

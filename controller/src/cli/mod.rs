@@ -3,14 +3,13 @@
 
 mod backup;
 mod comparison;
+mod completed_run;
 mod controller;
 mod data_directory;
 mod demo;
 mod experiment_source;
 mod history;
 mod job;
-mod junit;
-mod junit_xml;
 mod manual;
 mod output;
 mod palette;
@@ -29,6 +28,7 @@ mod shell_words;
 mod signals;
 mod status;
 mod suite;
+mod suite_options;
 mod table;
 mod usage;
 mod validate;
@@ -64,7 +64,7 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum CliCommand {
     /// Run an experiment on this host or on a controller's fleet, and report its verdict
-    Run(run::RunCommand),
+    Run(Box<run::RunCommand>),
     /// Show what an experiment would affect and how that would be undone, without changing anything
     Plan(plan::PlanCommand),
     /// Run two experiments against a small web service that comes with the program; requires no root and leaves nothing behind
@@ -287,7 +287,8 @@ pub(crate) fn main(words: Vec<OsString>) -> ExitCode {
         CliCommand::Backup(command) => backup::backup(&command),
         CliCommand::Export(command) => controller::export(&command),
         CliCommand::Import(command) => controller::import(&command),
-        CliCommand::Run(command) => run::main(command),
+        CliCommand::Run(command) if command.is_suite() => suite::main(&command),
+        CliCommand::Run(command) => run::main(*command),
         CliCommand::Plan(command) => plan::main(&command),
         CliCommand::Validate(command) => Ok(validate::main(&command)),
         CliCommand::Status(command) => match status::main(&command) {
@@ -342,7 +343,7 @@ pub(crate) fn main(words: Vec<OsString>) -> ExitCode {
 /// None for other commands, and for whatever is not valid: the whole definition explains what is wrong.
 fn parse_frequent(words: &[OsString]) -> Option<CliCommand> {
     match words.first()?.to_str()? {
-        "run" => parse_alone(words).map(CliCommand::Run),
+        "run" => parse_alone(words).map(|command| CliCommand::Run(Box::new(command))),
         "validate" => parse_alone(words).map(CliCommand::Validate),
         "plan" => parse_alone(words).map(CliCommand::Plan),
         "status" => parse_alone(words).map(CliCommand::Status),

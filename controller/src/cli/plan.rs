@@ -1,9 +1,9 @@
 //! `backburn plan`: shows what an experiment would affect now, without changing anything.
 
+use super::experiment_source::document_value;
 use super::experiment_source::{self, Variables};
 use super::plan_view::format_plan;
 use super::remote::{self, ControllerOptions, RemoteExperiment};
-use super::run::document_value;
 use super::shell_words::run_command;
 use super::{CommandFailure, HostOptions, print, print_json, runtime};
 use backburn::api::types::RunPlan;

@@ -1,7 +1,8 @@
 //! `backburn run`: runs an experiment, on this host or on a fleet, and reports its verdict.
 
 use super::comparison::format_comparison;
-use super::experiment_source::{self, Variables};
+use super::completed_run::CompletedRun;
+use super::experiment_source::{self, Variables, document_value};
 use super::history;
 use super::job::{ExperimentEnding, ExperimentResult, JobOptions, JobReports};
 use super::output::{ReportFile, shown_path};
@@ -9,18 +10,16 @@ use super::progress::{OutputStyle, ProgressThread};
 use super::remote::{self, ControllerOptions, LockOptions, RemoteExperiment};
 use super::shell_words::shell_words;
 use super::signals::{self, RunSignal, RunSignals};
-use super::suite::{self, SuiteOptions};
+use super::suite_options::SuiteOptions;
 use super::{CommandFailure, HostOptions, print, print_stderr, report, runtime};
 use backburn::local_page::LocalPage;
-use backburn::runner::{self, FinishedRun, RunSettings};
+use backburn::runner::{self, RunSettings};
 use backburn_experiments::HumanDuration;
 use backburn_experiments::chaostoolkit::{ToolkitHost, toolkit_differences, toolkit_journal};
 use backburn_experiments::check::{DEFAULT_SAMPLING_INTERVAL, Experiment};
 use backburn_experiments::document::{HypothesisStrategy, RollbackStrategy};
-use backburn_experiments::journal::JournalEntry;
 use backburn_experiments::terminal_text::escape;
 use clap::Args;
-use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -76,12 +75,12 @@ pub(super) struct RunCommand {
     lock: LockOptions,
 }
 
-/// Parses a value that is written like in an experiment document.
-pub(super) fn document_value<T: DeserializeOwned>(word: &str) -> Result<T, String> {
-    T::deserialize(&Value::from(word)).map_err(|error| error.to_string())
-}
-
 impl RunCommand {
+    /// Whether it runs a suite in place of one experiment.
+    pub(super) fn is_suite(&self) -> bool {
+        self.file.is_none()
+    }
+
     /// Whether the command is about a controller's fleet.
     pub(super) fn is_on_fleet(&self) -> bool {
         self.controller.is_given() && !self.local
@@ -140,7 +139,7 @@ impl RunCommand {
     }
 
     /// Refuses what only a run on the other side can do.
-    fn refuse_misplaced_flags(&self) -> Result<(), CommandFailure> {
+    pub(super) fn refuse_misplaced_flags(&self) -> Result<(), CommandFailure> {
         if let Some(flag) = self.suite.flag_without_suite() {
             return Err(CommandFailure::invalid(format!(
                 "`{flag}` requires `--suite`\nhint: `--suite DIR` runs all experiments of a directory"
@@ -322,11 +321,11 @@ impl RunCommand {
     }
 }
 
-/// Runs `backburn run`.
+/// Runs `backburn run` with one experiment.
 pub(super) fn main(command: RunCommand) -> Result<u8, CommandFailure> {
     command.refuse_misplaced_flags()?;
     let Some(file) = command.file.clone() else {
-        return suite::main(&command);
+        return Err(CommandFailure::invalid("no experiment is given"));
     };
     if command.is_on_fleet() {
         return on_fleet(&command, &file);
@@ -399,18 +398,6 @@ fn host() -> ToolkitHost {
         platform: format!("{name}-{release}-{machine}"),
         node: node.into_owned(),
     }
-}
-
-/// A run that is over.
-pub(crate) struct CompletedRun {
-    /// The title of the experiment.
-    pub(crate) title: String,
-    /// The run's state and verdict.
-    pub(crate) finished: FinishedRun,
-    /// The events of the run's journal.
-    pub(crate) entries: Vec<JournalEntry>,
-    /// The path of the run's journal, if it is on this host.
-    pub(crate) journal: Option<PathBuf>,
 }
 
 /// How to run an experiment on this host.

@@ -52,7 +52,7 @@ pub(super) struct ReportCommand {
     controller: ControllerOptions,
 }
 
-/// Runs `backburn report`.
+/// Runs `backburn report` and writes or verifies a report.
 pub(super) fn report(command: &ReportCommand) -> Result<u8, CommandFailure> {
     if let Some(file) = &command.verify {
         return verify(command, file);

@@ -179,6 +179,7 @@ impl Fleet {
         hello: Hello,
         peer: SocketAddr,
         handle: &AgentHandle,
+        is_revoked: &(dyn Fn() -> bool + Sync),
     ) -> Result<u64, Refusal> {
         let protocol = PROTOCOL.agree(hello.protocol.unwrap_or_default())?;
         let older = (self.members().get(name))
@@ -201,7 +202,7 @@ impl Fleet {
         }
         let (version, says_protocol) = (hello.version.clone(), hello.protocol.is_some());
         let faults = hello.faults.clone();
-        let connection = self.enter(name, hello, protocol, peer, handle.clone());
+        let connection = self.enter(name, hello, protocol, peer, handle.clone(), is_revoked)?;
         if says_protocol {
             handle.send(Command::Welcome {
                 protocol,
@@ -238,6 +239,9 @@ impl Fleet {
     }
 
     /// An agent is admitted. An earlier connection under its name is closed.
+    ///
+    /// # Errors
+    /// The agent has been revoked since its connection began.
     fn enter(
         &self,
         name: &str,
@@ -245,9 +249,16 @@ impl Fleet {
         protocol: u32,
         peer: SocketAddr,
         handle: AgentHandle,
-    ) -> u64 {
+        is_revoked: &(dyn Fn() -> bool + Sync),
+    ) -> Result<u64, Refusal> {
         let introduction = self.introduction(name, hello, protocol);
         let mut members = self.members();
+        // Whoever revokes an agent does so first, and then disconnects it under this lock: one of the two sees it.
+        if is_revoked() {
+            let what = format!("the certificate of agent `{name}` is no longer valid");
+            return Err(Refusal::new("revoked", what)
+                .hint("join again with a new token, if an admin gives one"));
+        }
         let before = members.remove(name);
         let connection = self.connections.fetch_add(1, Ordering::Relaxed) + 1;
         let member = Member {
@@ -267,7 +278,7 @@ impl Fleet {
             self.report_gone(before, why);
         }
         self.seen.send_modify(|count| *count += 1);
-        connection
+        Ok(connection)
     }
 
     /// What is kept of an introduction.

@@ -205,12 +205,14 @@ impl Fleet {
         (self.draining.lock()).unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Serves an agent whose name is proved, until its connection closes. Returns the reason.
+    /// Serves an agent whose name is proved, until its connection closes. Returns the reason. `is_revoked` is asked when the agent is admitted,
+    /// since it may have been revoked after its certificate was verified.
     pub async fn serve(
         self: &Arc<Self>,
         name: &str,
         peer: SocketAddr,
         stream: impl AsyncRead + AsyncWrite + Unpin,
+        is_revoked: impl Fn() -> bool + Sync,
     ) -> String {
         let (handle, driver) = drive(stream, self.lease);
         let fleet = Arc::clone(self);
@@ -271,7 +273,7 @@ impl Fleet {
                 }
             };
             let says_protocol = hello.protocol.is_some();
-            match self.admit(name, hello, peer, &handle).await {
+            match self.admit(name, hello, peer, &handle, &is_revoked).await {
                 Ok(connection) => drop(admitted.set(connection)),
                 Err(refusal) => {
                     refused.get_or_init(|| format!("it is refused: {refusal}"));

@@ -2,7 +2,7 @@
 
 use super::model::{FaultHit, ProbePlot};
 
-/// A numbered section.
+/// A numbered section of a report.
 pub(super) struct ReportSection<'a> {
     pub(super) title: &'static str,
     pub(super) blocks: Vec<ReportBlock<'a>>,
@@ -10,13 +10,13 @@ pub(super) struct ReportSection<'a> {
 
 /// A part of a section.
 pub(super) enum ReportBlock<'a> {
-    /// A paragraph.
+    /// A paragraph of plain text.
     Text(String),
     /// The most important words of the report: the outcome, and how it is to be shown.
     Outcome(&'static str, String),
-    /// A list.
+    /// A list of plain sentences.
     List(Vec<String>),
-    /// A table.
+    /// A table with a heading for each column.
     Table {
         head: &'static [&'static str],
         rows: Vec<TableRow>,

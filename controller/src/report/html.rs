@@ -1,16 +1,16 @@
 //! A report as one HTML page that needs nothing else: styles and plots are inside, and there is no script.
 
 use super::blocks::{ReportBlock, ReportSection};
+use super::escape::text;
 use super::model::RunReport;
 use super::plot;
 use super::sections::sections;
-use backburn_experiments::terminal_text::escape;
 use std::fmt::Write;
 
 /// The styles, which the page contains.
 const STYLES: &str = include_str!("report.css");
 
-/// The whole page.
+/// The whole report as one HTML page.
 pub(super) fn page(report: &RunReport) -> String {
     let title = text(&report.title);
     let evidence = text(&report.evidence.to_string());
@@ -30,7 +30,7 @@ pub(super) fn page(report: &RunReport) -> String {
 
 fn write_section(out: &mut String, number: usize, section: &ReportSection<'_>) {
     // Writing to a string cannot fail.
-    write!(out, "<section><h2>{number}. {}</h2>\n", section.title).ok();
+    writeln!(out, "<section><h2>{number}. {}</h2>", section.title).ok();
     for block in &section.blocks {
         write_block(out, block);
     }
@@ -81,20 +81,4 @@ fn write_block(out: &mut String, block: &ReportBlock<'_>) {
         }
         ReportBlock::Code(words) => writeln!(out, "<pre>{}</pre>", text(words)).ok(),
     };
-}
-
-/// Text from outside, as text: nothing in it is markup, in an element or in a quoted attribute.
-pub(super) fn text(words: &str) -> String {
-    let mut out = String::with_capacity(words.len() + 8);
-    for c in escape(words).chars() {
-        match c {
-            '&' => out.push_str("&amp;"),
-            '<' => out.push_str("&lt;"),
-            '>' => out.push_str("&gt;"),
-            '"' => out.push_str("&quot;"),
-            '\'' => out.push_str("&#39;"),
-            c => out.push(c),
-        }
-    }
-    out
 }

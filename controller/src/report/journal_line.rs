@@ -30,9 +30,9 @@ pub(super) struct SampleLine<'a> {
 
 /// A line of a journal.
 pub(super) enum JournalLine<'a> {
-    /// A sample.
+    /// A sample of a probe.
     Sample(SampleLine<'a>),
-    /// Any other event.
+    /// Any event that is no sample.
     Other(Box<JournalEntry>),
 }
 

@@ -7,7 +7,7 @@ use super::sections::sections;
 use backburn_experiments::terminal_text::escape;
 use std::fmt::Write;
 
-/// The whole text.
+/// The whole report as Markdown.
 pub(super) fn text(report: &RunReport) -> String {
     let mut out = format!("# {}\n", inline(&report.title));
     // Writing to a string cannot fail.
@@ -70,11 +70,12 @@ fn inline(text: &str) -> String {
         }
     }
     // An address must not become a link, and a line must not begin a list, a heading or a rule.
-    let out = out
-        .replace("://", ":\u{200b}//")
-        .replace("www.", "www\u{200b}.");
-    match out.trim_start().starts_with(['-', '+', '=']) || begins_list(&out) {
-        true => format!("\u{200b}{}", out.trim_start()),
+    let out = out.replace("://", "&#58;//").replace("www.", "www&#46;");
+    if out.trim_start().starts_with(['-', '+', '=']) {
+        return format!("\\{}", out.trim_start());
+    }
+    match begins_list(&out) {
+        true => out.trim_start().replacen(['.', ')'], "\\.", 1),
         false => out,
     }
 }
@@ -94,10 +95,10 @@ mod tests {
             ("<script>x</script>", "&lt;script&gt;x&lt;/script&gt;"),
             ("[a](b) | **c**", "\\[a\\](b) \\| \\*\\*c\\*\\*"),
             ("a\n# b", "a\\\\n\\# b"),
-            ("- x", "\u{200b}- x"),
-            ("1. x", "\u{200b}1. x"),
+            ("- x", "\\- x"),
+            ("1. x", "1\\. x"),
             ("1.5 s", "1.5 s"),
-            ("see https://example.org", "see https:\u{200b}//example.org"),
+            ("see https://example.org", "see https&#58;//example.org"),
         ] {
             assert_eq!(inline(text), expected);
         }

@@ -4,9 +4,11 @@
 //! [`ReportBuilder`] reads the journal line by line, [`RunReport`] is what a program reads, and its sections are what people
 //! read, in HTML or Markdown.
 
+mod assembly;
 mod blame;
 mod blocks;
 mod builder;
+mod escape;
 mod evidence;
 mod html;
 mod journal_line;
@@ -35,7 +37,7 @@ pub enum ReportFormat {
     /// Text for a repository or a ticket.
     #[default]
     Markdown,
-    /// Data for programs.
+    /// JSON, as data for programs.
     Json,
 }
 

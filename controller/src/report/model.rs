@@ -29,7 +29,7 @@ pub struct ReportContext {
 pub struct RunReport {
     /// What the report is made from.
     pub evidence: ReportEvidence,
-    /// The experiment's title.
+    /// The title of the experiment that was run.
     pub title: String,
     /// What was asked, in one sentence.
     pub question: String,
@@ -55,9 +55,9 @@ pub struct RunReport {
     pub timeline_left_out: usize,
     /// What each probe measured.
     pub plots: Vec<ProbePlot>,
-    /// What held.
+    /// What held during the run, one sentence each.
     pub held: Vec<String>,
-    /// What surprised.
+    /// What surprised during the run, one sentence each.
     pub surprises: Vec<String>,
     /// What will be done.
     pub actions: Vec<ReportAction>,
@@ -89,7 +89,7 @@ pub struct Objective {
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub struct TargetReach {
-    /// The target's name.
+    /// The name of the target in the document.
     pub target: String,
     /// The names of the agents that matched.
     pub matched: Vec<String>,
@@ -103,15 +103,15 @@ pub struct TargetReach {
 pub struct FaultHit {
     /// The id of the injection.
     pub injection: String,
-    /// The action's name.
+    /// The name of the action in the document.
     pub activity: String,
-    /// The fault's name.
+    /// The name of the fault, e.g. `process-kill`.
     pub fault: String,
-    /// The agent's name.
+    /// The name of the agent that injected it.
     pub agent: String,
     /// What the plan before the run named, if there was one.
     pub planned: Vec<String>,
-    /// What was hit.
+    /// The victims that were hit, in words.
     pub victims: Vec<String>,
     /// When it had been injected, in seconds since the run started.
     pub from: Option<f64>,
@@ -121,7 +121,7 @@ pub struct FaultHit {
     pub acted: bool,
     /// What was seen of it last.
     pub seen: Option<String>,
-    /// Why it ended.
+    /// Why the fault ended, in words.
     pub cause: Option<String>,
     /// Whether everything of it was seen to be gone; none if there was nothing to revert.
     pub clean: Option<bool>,
@@ -149,13 +149,13 @@ pub struct TimelineItem {
     pub at: Timestamp,
     /// The same in seconds since the run started.
     pub seconds: f64,
-    /// Who says so.
+    /// Who says so: the machine, or a person.
     pub source: TimelineSource,
     /// The name of the token that wrote a note, or its duty; none for the machine.
     pub who: Option<String>,
     /// `success`, `warning`, `failure`, `dim` or `plain`.
     pub tone: &'static str,
-    /// What happened.
+    /// What happened, in one sentence.
     pub text: String,
     /// When a note was written, where its time was corrected.
     pub written: Option<Timestamp>,
@@ -165,7 +165,7 @@ pub struct TimelineItem {
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub struct ProbePlot {
-    /// The probe's name.
+    /// The name of the probe in the document.
     pub probe: String,
     /// Whether it belongs to the hypothesis.
     pub hypothesis: bool,
@@ -196,11 +196,11 @@ pub struct PlotColumn(pub f64, pub Option<f64>, pub Option<f64>, pub u32);
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub struct ReportAction {
-    /// The action's number.
+    /// The number of the action.
     pub id: u64,
     /// What will be done.
     pub title: String,
-    /// Who does it.
+    /// The person who does it.
     pub owner: String,
     /// By when, as `2026-12-31`.
     pub due: Option<String>,
@@ -218,13 +218,13 @@ pub struct ReportAction {
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub struct EarlierRun {
-    /// Its id.
+    /// The id of the earlier run.
     pub run: String,
-    /// When it started.
+    /// When the earlier run started.
     pub started: Timestamp,
     /// The version of the stored experiment.
     pub version: Option<u64>,
-    /// Its outcome.
+    /// The outcome of the earlier run.
     pub outcome: Outcome,
     /// How long some probe was out of tolerance, in seconds.
     pub outage_seconds: f64,
@@ -242,7 +242,7 @@ pub struct EarlierRun {
 pub struct Rerun {
     /// The name of the stored experiment.
     pub experiment: Option<String>,
-    /// Its version.
+    /// The version of the stored experiment.
     pub version: Option<u64>,
     /// The SHA-256 of the document, where it is not stored.
     pub sha256: Option<String>,
@@ -250,7 +250,7 @@ pub struct Rerun {
     pub seed: u64,
     /// The version of the program that ran it.
     pub program: String,
-    /// The command.
+    /// The command that runs it again.
     pub command: String,
 }
 

@@ -1,7 +1,7 @@
 //! A probe's plot as SVG: the lowest and highest value of each column, the values in tolerance as a band, the time that faults
 //! acted as spans, and marks where checks were out of tolerance.
 
-use super::html::text;
+use super::escape::text;
 use super::model::{FaultHit, PlotColumn, ProbePlot};
 use super::series::rounded;
 use super::summary::length;
@@ -85,7 +85,7 @@ fn axis(plot: &ProbePlot) -> (f64, f64) {
     }
 }
 
-/// Writes the plot.
+/// Writes the plot as an SVG element.
 pub(super) fn svg(out: &mut String, plot: &ProbePlot, hits: &[FaultHit], seconds: f64) {
     let (low, high) = axis(plot);
     let scale = Scale {

@@ -75,7 +75,7 @@ fn number(value: &Value) -> Option<f64> {
     found.filter(|number: &f64| number.is_finite())
 }
 
-/// A sample.
+/// A single sample of a probe.
 #[derive(Debug, Clone, Copy)]
 struct SamplePoint {
     at: f32,

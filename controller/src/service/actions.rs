@@ -26,11 +26,11 @@ const RUNS_PER_PAGE: u32 = 100;
 /// What is to be done about what a run has found.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Action {
-    /// Its number.
+    /// The number that the controller gave it.
     pub id: u64,
     /// What will be done.
     pub title: String,
-    /// Who does it.
+    /// The person who does it.
     pub owner: String,
     /// By when; the day counts in UTC.
     pub due: Option<Date>,
@@ -40,7 +40,7 @@ pub struct Action {
     pub experiment: Option<String>,
     /// The run that it came of.
     pub run: Option<String>,
-    /// Who added it.
+    /// The person or token that added it.
     pub who: String,
     /// When it was added.
     pub at: Timestamp,
@@ -57,9 +57,9 @@ pub struct Action {
 pub struct NewAction {
     /// What will be done.
     pub title: String,
-    /// Who does it.
+    /// The person who does it.
     pub owner: String,
-    /// By when.
+    /// By when; the day counts in UTC.
     pub due: Option<Date>,
     /// How severe the finding is.
     pub severity: ActionSeverity,
@@ -83,7 +83,7 @@ pub struct ActionCounts {
 /// Why an action is not added, changed or closed.
 #[derive(Debug, thiserror::Error)]
 pub enum ActionError {
-    /// The store failed.
+    /// The store failed to read or write actions.
     #[error(transparent)]
     Store(#[from] StoreError),
     /// There is no such action.
@@ -92,19 +92,19 @@ pub enum ActionError {
     /// What was asked for is wrong.
     #[error("{what}")]
     Invalid {
-        /// What is wrong.
+        /// What is wrong with the request.
         what: String,
-        /// What would do.
+        /// What would be accepted, for people.
         hint: String,
     },
     /// A rule refuses it.
     #[error("{what}")]
     Refused {
-        /// The rule.
+        /// The rule that keeps the action open.
         rule: &'static str,
         /// What is in the way.
         what: String,
-        /// What would do.
+        /// What would close the action, for people.
         hint: String,
     },
 }

@@ -27,7 +27,7 @@ pub(super) struct ActedFault {
 /// What is known of a service and a fault.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct FaultCoverage {
-    /// The fault's name.
+    /// The name of the fault, e.g. `process-kill`.
     pub fault: String,
     /// The latest run in which the fault acted and the hypothesis held, and when it started.
     pub survived: Option<(String, Timestamp)>,

@@ -27,7 +27,7 @@ pub enum NotificationFormat {
     Grafana,
 }
 
-/// What is told.
+/// What is told to people and programs.
 #[derive(
     Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema,
 )]
@@ -49,7 +49,7 @@ pub enum NotificationKind {
     AgentUnresponsive,
 }
 
-/// Something that happened.
+/// Something that happened and is worth a notification.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Notification {
     /// Its id, the same in every attempt.

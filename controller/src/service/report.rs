@@ -20,7 +20,7 @@ pub enum ReportError {
     /// The journal cannot be read.
     #[error("the journal of run `{run}` cannot be read: {why}")]
     Journal {
-        /// The run.
+        /// The run that is reported.
         run: String,
         /// What is wrong with the journal.
         why: String,

@@ -97,6 +97,9 @@ async fn operation_that_cannot_be_audited_is_not_done() {
         walked: BTreeSet::new(),
     };
 
+    for method in ["POST", "DELETE"] {
+        walk.step(method, "/api/v1/session", "", &ada, None).await;
+    }
     let put = "/api/v1/experiments/{name}";
     let mut nightly = on_host("b", "50ms");
     nightly["schedule"] = json!({"cron": "0 3 * * *"});

@@ -110,8 +110,8 @@ async fn coverage_counts_only_faults_that_were_seen_to_act() {
     assert_eq!(services, ["bank", "shop"]);
     assert_eq!(known[0]["tried"], json!([]));
     let tried = |fault: &str| -> Option<(bool, f64, Value)> {
-        let all = known[1]["tried"].as_array().unwrap().iter();
-        let found = all.filter(|one| one["fault"] == fault).next()?;
+        let mut all = known[1]["tried"].as_array().unwrap().iter();
+        let found = all.find(|one| one["fault"] == fault)?;
         Some((
             found["survived"].as_bool().unwrap(),
             found["trust"].as_f64().unwrap(),

@@ -19,7 +19,7 @@ pub struct JournalEntry {
     pub at: jiff::Timestamp,
     /// When, by the monotonic clock, in seconds since the run started. Every length is computed from this one.
     pub elapsed: f64,
-    /// What.
+    /// The event itself, in the same object.
     #[serde(flatten)]
     pub event: Event,
 }
@@ -28,7 +28,7 @@ pub struct JournalEntry {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Phase {
-    /// The hypothesis, before.
+    /// The hypothesis is checked before anything is injected.
     Gate,
     /// The method, and the hypothesis beside it.
     Method,
@@ -44,7 +44,7 @@ pub enum Phase {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Judgement {
-    /// In tolerance.
+    /// The value is in tolerance.
     Within,
     /// Out of tolerance, or what is measured did not answer.
     Outside,
@@ -58,9 +58,9 @@ pub enum Judgement {
 pub enum Event {
     /// The run began. Always the first.
     RunStarted {
-        /// Its id.
+        /// The id of the run.
         run: String,
-        /// The experiment's title.
+        /// The title of the experiment.
         title: String,
         /// What every pick comes from.
         seed: u64,
@@ -101,9 +101,9 @@ pub enum Event {
     TargetPicked {
         /// The target's name, or the action's for one in place.
         target: String,
-        /// Who matched.
+        /// The names of the agents that matched.
         matched: Vec<String>,
-        /// Who was picked.
+        /// The names of the agents that were picked.
         picked: Vec<String>,
     },
     /// What an action would do was looked at; nothing was touched.
@@ -117,16 +117,16 @@ pub enum Event {
     },
     /// A phase began.
     PhaseStarted {
-        /// Which.
+        /// The phase that began.
         phase: Phase,
     },
     /// Nothing was or will be injected.
     NotStarted {
         /// Which rule said so: `gate`, `blast-radius`, `policy`, `no-match`, …
         rule: String,
-        /// Why.
+        /// Why nothing was injected, for people.
         reason: String,
-        /// What would do.
+        /// What would be accepted, for people.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         hint: Option<String>,
     },
@@ -188,7 +188,7 @@ pub enum Event {
         injection: InjectionId,
         /// The action it belongs to.
         activity: String,
-        /// The fault.
+        /// The name of the fault.
         fault: String,
         /// On which agent.
         agent: String,
@@ -201,34 +201,34 @@ pub enum Event {
     },
     /// The agent will not, and nothing is left of it unless an ended injection before this says so.
     InjectionRefused {
-        /// Which.
+        /// The id of the injection.
         injection: InjectionId,
         /// Why.
         refusal: Refusal,
     },
     /// The agent did it and saw it done.
     Injected {
-        /// Which.
+        /// The id of the injection.
         injection: InjectionId,
-        /// What was done.
+        /// The changes that were made.
         plan: PlanView,
     },
     /// What a fault is seen to do.
     EffectSeen {
-        /// Which.
+        /// The id of the injection.
         injection: InjectionId,
-        /// What is seen.
+        /// The effect that was observed.
         effect: Effect,
     },
-    /// An injection ended.
+    /// An injection ended, by itself or because it was reverted.
     InjectionEnded(EndedInjection),
     /// The run ends at once; whatever acts is reverted.
     Aborted(Abort),
     /// An agent does not answer any more. What it owes is reverted without us; whether it was is not known.
     AgentLost {
-        /// Which.
+        /// The name of the agent.
         agent: String,
-        /// How we know.
+        /// What shows that, for people.
         reason: String,
     },
     /// The hypothesis holds again.
@@ -243,7 +243,7 @@ pub enum Event {
     },
     /// Whoever drove the run died while it went on; the next start has found it so, and closes it. A method is never resumed.
     Interrupted {
-        /// How we know.
+        /// What shows that, for people.
         reason: String,
     },
     /// The run is over. Always the last; a journal without it was cut short.
@@ -265,7 +265,7 @@ pub struct HypothesisTiming {
 pub enum ActivityStatus {
     /// It did what it was to do.
     Succeeded,
-    /// It could not.
+    /// It could not do what it was to do.
     Failed,
     /// The run ended before it did.
     Aborted,
@@ -288,7 +288,7 @@ pub struct Abort {
 pub enum AbortBy {
     /// The hypothesis failed too often in a row.
     Hypothesis,
-    /// Another probe did.
+    /// A probe of an abort rule failed too often in a row.
     Probe,
     /// A figure of a host passed its limit.
     Host,

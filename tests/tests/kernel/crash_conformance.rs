@@ -171,17 +171,26 @@ fn name_of_change(change: &Change) -> Option<&'static str> {
     }
 }
 
+/// How many effects an agent may have before it has written the entry of an injection.
+const MAX_STEPS_BEFORE_ENTRY: usize = 24;
+
 #[test]
 fn changes_helpers_and_packet_effects_each_have_a_crash_case() {
     in_network_namespace(&PROGRAMS, || {
         let [mut changes, mut helpers, mut effects] = [const { BTreeSet::new() }; 3];
         for case in CASES.iter().chain(PLUGIN_CASES) {
-            let (world, place) = (World::new(), Place::of(case));
             // All are killed when the entry is written: agent and guardian before anything is done, and who asked before it settles that.
-            place.inject(case, &world, Some("worker:before:4:both,hand:before:1"));
-            let entry = place.state().join("ledger/trial.json");
-            let entry = std::fs::read_to_string(&entry)
-                .unwrap_or_else(|error| panic!("{}: {error}", case.name));
+            // A plug-in is pinned before, which takes a few steps more.
+            let written = (4..=MAX_STEPS_BEFORE_ENTRY).find_map(|step| {
+                let (world, place) = (World::new(), Place::of(case));
+                let point = format!("worker:before:{step}:both,hand:before:1");
+                place.inject(case, &world, Some(&point));
+                let entry = place.state().join("ledger/trial.json");
+                let entry = std::fs::read_to_string(entry).ok()?;
+                Some((world, place, entry))
+            });
+            let (_world, place, entry) =
+                written.unwrap_or_else(|| panic!("{}: no entry is written", case.name));
             let entry: Value = serde_json::from_str(&entry).expect("an entry is JSON");
             let read: Vec<Change> = serde_json::from_value(entry["changes"].clone())
                 .unwrap_or_else(|error| panic!("{}: {error}", case.name));
@@ -227,6 +236,8 @@ fn plugin_whose_agent_is_killed_at_any_effect_leaves_nothing() {
     in_network_namespace(&PROGRAMS, || {
         let mut rows = BTreeMap::new();
         for case in PLUGIN_CASES {
+            let in_peace = Place::of(case).inject(case, &World::new(), None);
+            assert!(in_peace.success(), "{}: {in_peace}", case.name);
             for (way, failpoint) in [
                 ("agent killed after", "after:{n}"),
                 ("both killed after, restart", "after:{n}:both"),

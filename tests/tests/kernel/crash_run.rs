@@ -32,11 +32,12 @@ fn experiment(victim: u32) -> String {
 
 /// The one journal of this state folder, as far as it is written.
 fn journal(state: &Path) -> Option<(PathBuf, String)> {
-    let file = std::fs::read_dir(state.join("runs"))
+    // Notes of late reverts may stand beside it.
+    let mut files = std::fs::read_dir(state.join("runs"))
         .ok()?
-        .next()?
-        .ok()?
-        .path();
+        .flatten()
+        .map(|entry| entry.path());
+    let file = files.find(|file| file.extension().is_some_and(|end| end == "jsonl"))?;
     let text = std::fs::read_to_string(&file).ok()?;
     Some((file, text))
 }

@@ -10,7 +10,7 @@ use std::io::Write as _;
 use std::process::{Command, Stdio};
 
 /// What is left out of the main pass, and why. Each is called in a pass of its own, or elsewhere.
-const APART: [(&str, &str); 2] = [
+const APART: [(&str, &str); 3] = [
     (
         "/api/v1/halt",
         "once pulled, nothing would start any more: it has a pass of its own",
@@ -18,6 +18,10 @@ const APART: [(&str, &str); 2] = [
     (
         "/api/v1/tokens/{id}",
         "the pass would find its own token in the list and revoke it: `api_secrets` revokes",
+    ),
+    (
+        "/api/v1/people/{name}",
+        "the pass would find its own person and remove it with all its tokens: the test `people` removes",
     ),
 ];
 
@@ -47,6 +51,16 @@ parameters = { "path.run" = "RUN" }
 include-path-regex = "^/api/v1/experiments/.*/"
 parameters = { "path.name" = "checkout" }
 checks.positive_data_acceptance.expected-statuses = ["2xx", "403", "404", "409", "422"]
+
+# Whether a text is one line, a date is past, an experiment or a run known is no question of a schema.
+[[operations]]
+include-path-regex = "^/api/v1/actions"
+checks.positive_data_acceptance.expected-statuses = ["2xx", "404", "409", "422"]
+
+# Which kinds of notes a run has, and what else a game day needs.
+[[operations]]
+include-path-regex = "^/api/v1/(runs/.*/notes|game-days|game-day-documents)"
+checks.positive_data_acceptance.expected-statuses = ["2xx", "400", "403", "404", "409", "422"]
 
 [[operations]]
 include-path-regex = "^/api/v1/(plans|runs)$"

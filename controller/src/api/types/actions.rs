@@ -3,16 +3,16 @@
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-/// An action.
+/// An action, as the API shows it.
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 #[schema(as = Action)]
 #[serde(rename_all = "kebab-case")]
 pub struct ActionInfo {
-    /// Its number.
+    /// The number that the controller gave it.
     pub id: u64,
     /// What will be done.
     pub title: String,
-    /// Who does it.
+    /// The person who does it.
     pub owner: String,
     /// By when, as `2026-12-31`; the day counts in UTC. Null if there is no date.
     pub due: Option<String>,
@@ -47,14 +47,18 @@ pub struct ActionInfo {
 #[serde(deny_unknown_fields)]
 pub struct NewActionRequest {
     /// What will be done.
+    #[schema(min_length = 1, max_length = 2000)]
     pub title: String,
-    /// Who does it.
+    /// The person who does it.
+    #[schema(min_length = 1, max_length = 200)]
     pub owner: String,
     /// By when, as `2026-12-31`. It cannot be in the past.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(format = Date)]
     pub due: Option<String>,
     /// How severe the finding is: `low`, `medium` (the default), `high` or `critical`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(pattern = "^(low|medium|high|critical)$")]
     pub severity: Option<String>,
     /// The stored experiment that proves the fix. The action closes only by a held run of it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -70,15 +74,19 @@ pub struct NewActionRequest {
 pub struct ChangeActionRequest {
     /// What will be done.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(min_length = 1, max_length = 2000)]
     pub title: Option<String>,
-    /// Who does it.
+    /// The person who does it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(min_length = 1, max_length = 200)]
     pub owner: Option<String>,
     /// By when, as `2026-12-31`. It cannot be in the past.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(format = Date)]
     pub due: Option<String>,
     /// How severe the finding is: `low`, `medium`, `high` or `critical`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(pattern = "^(low|medium|high|critical)$")]
     pub severity: Option<String>,
 }
 
@@ -91,5 +99,6 @@ pub struct CloseActionRequest {
     pub run: Option<String>,
     /// The reason, for people.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(min_length = 1, max_length = 2000)]
     pub why: Option<String>,
 }

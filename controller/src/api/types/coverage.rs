@@ -21,7 +21,7 @@ pub struct CoverageInfo {
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "kebab-case")]
 pub struct TriedFault {
-    /// The fault's name.
+    /// The name of the fault, e.g. `process-kill`.
     pub fault: String,
     /// Whether the latest run that says something held.
     pub survived: bool,

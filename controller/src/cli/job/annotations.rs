@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 enum Level {
     /// Something of the system, the experiment or the pipeline has to be mended.
     Error,
-    /// Nothing was shown.
+    /// No annotation has been shown yet.
     Warning,
     /// Something to know about an experiment that held.
     Notice,

@@ -1,6 +1,6 @@
 //! The summary of a job in Markdown: the verdicts, what was measured, a plot, and how to run each experiment again.
 
-use super::super::run::CompletedRun;
+use super::super::completed_run::CompletedRun;
 use super::escape::{markdown_text, shell_block};
 use super::timeline::timeline_svg;
 use super::{ExperimentEnding, ExperimentResult, worst_exit_code};

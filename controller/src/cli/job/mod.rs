@@ -2,12 +2,14 @@
 
 mod annotations;
 mod escape;
+mod junit;
+mod junit_xml;
 mod markdown;
 mod timeline;
 
+use super::completed_run::CompletedRun;
 use super::output::ReportFile;
-use super::run::CompletedRun;
-use super::{CommandFailure, junit, junit_xml, output};
+use super::{CommandFailure, output};
 use annotations::Annotator;
 use backburn_experiments::journal::Outcome;
 use clap::{Args, ValueEnum};
@@ -36,9 +38,9 @@ pub(super) struct JobOptions {
 /// A platform that runs pipelines.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(super) enum Platform {
-    /// GitHub Actions
+    /// Workflow commands of GitHub Actions
     Github,
-    /// GitLab CI
+    /// A code quality report of GitLab CI
     Gitlab,
 }
 
@@ -48,7 +50,7 @@ pub(super) struct ExperimentResult {
     pub(super) file: PathBuf,
     /// The title of the experiment, if it could be read.
     pub(super) title: Option<String>,
-    /// How it ended.
+    /// How the experiment's run ended.
     pub(super) ending: ExperimentEnding,
     /// The command that runs it again.
     pub(super) rerun: String,
@@ -56,7 +58,7 @@ pub(super) struct ExperimentResult {
 
 /// How an experiment of a job ended.
 pub(super) enum ExperimentEnding {
-    /// With a verdict.
+    /// It ended with a verdict.
     Finished(Box<CompletedRun>),
     /// Without a run, or without the end of one.
     Failed(CommandFailure),
@@ -191,7 +193,7 @@ impl JobReports {
         }
     }
 
-    /// Writes all reports.
+    /// Writes all reports that were asked for.
     pub(super) fn write(self, results: &[ExperimentResult]) {
         if let Some(file) = self.junit {
             let suites: Vec<_> = results.iter().map(junit::suite).collect();

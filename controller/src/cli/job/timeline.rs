@@ -1,6 +1,6 @@
 //! A run as an inline SVG: a row for each fault with the time while it acted, and a row for each probe with its samples.
 
-use super::super::run::CompletedRun;
+use super::super::completed_run::CompletedRun;
 use backburn_experiments::journal::{Event, JournalEntry, Judgement};
 use backburn_experiments::terminal_text::for_xml;
 use std::fmt::Write;

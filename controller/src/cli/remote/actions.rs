@@ -31,11 +31,11 @@ pub(in crate::cli) struct ActionsCommand {
 
 #[derive(Debug, Subcommand)]
 enum ActionsSubcommand {
-    /// Add an action
+    /// Add an action to the list of actions
     Add {
         /// What will be done
         title: String,
-        /// Who does it
+        /// Name of the person who does it
         #[arg(long, value_name = "NAME")]
         owner: String,
         /// By when, as `2026-12-31`
@@ -59,7 +59,7 @@ enum ActionsSubcommand {
         /// What will be done
         #[arg(long, value_name = "TEXT")]
         title: Option<String>,
-        /// Who does it
+        /// Name of the person who does it
         #[arg(long, value_name = "NAME")]
         owner: Option<String>,
         /// By when, as `2026-12-31`
@@ -76,13 +76,13 @@ enum ActionsSubcommand {
         /// Run that proves the fix [default: the latest that does]
         #[arg(long, value_name = "RUN")]
         run: Option<String>,
-        /// Reason, for people
+        /// Reason for the decision, shown to people
         #[arg(long, value_name = "TEXT")]
         why: Option<String>,
     },
 }
 
-/// Runs `backburn actions`.
+/// Runs `backburn actions` and prints what it answers.
 pub(in crate::cli) fn main(command: &ActionsCommand) -> Result<u8, CommandFailure> {
     let client = command.controller.client()?;
     let resolved = |run: &Option<String>| match run {

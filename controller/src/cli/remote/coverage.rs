@@ -16,7 +16,7 @@ pub(in crate::cli) struct CoverageCommand {
     /// Key of the label whose values are services
     #[arg(long, value_name = "KEY", default_value = "service")]
     label: String,
-    /// Print JSON
+    /// Print the answer as JSON
     #[arg(long)]
     json: bool,
     /// Print a badge of the service in SVG
@@ -26,7 +26,7 @@ pub(in crate::cli) struct CoverageCommand {
     controller: ControllerOptions,
 }
 
-/// Runs `backburn coverage`.
+/// Runs `backburn coverage` and prints what it answers.
 pub(in crate::cli) fn coverage(command: &CoverageCommand) -> Result<u8, CommandFailure> {
     let client = command.controller.client()?;
     let label = percent_encoded(&command.label);

@@ -1,8 +1,8 @@
 //! Runs on a fleet: planning, starting, following, stopping, listing and approving them.
 
 use super::super::comparison::LAST_HELD;
+use super::super::completed_run::CompletedRun;
 use super::super::progress::{OutputStyle, ProgressThread};
-use super::super::run::CompletedRun;
 use super::super::signals::{self, RunSignal, RunSignals};
 use super::super::table::{print_table, to_the_second};
 use super::super::{CommandFailure, print, print_json, print_json_line, print_stderr, runtime};

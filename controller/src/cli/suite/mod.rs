@@ -6,11 +6,12 @@ mod footprint;
 mod queue;
 mod selection;
 
+use super::completed_run::CompletedRun;
 use super::job::{ExperimentEnding, ExperimentResult, JobReports, worst_exit_code};
 use super::output::shown_path;
 use super::progress::OutputStyle;
 use super::remote::{self, RemoteExperiment};
-use super::run::{CompletedRun, RunCommand};
+use super::run::RunCommand;
 use super::signals::{RunSignal, RunSignals};
 use super::{CommandFailure, print, print_json_line, print_stderr, report, runtime};
 use backburn::runner::{self, Preview};
@@ -18,65 +19,15 @@ use backburn_experiments::check::Experiment;
 use backburn_experiments::journal::Outcome;
 use backburn_experiments::terminal_text::escape;
 use backburn_experiments::wire::Victim;
-use clap::Args;
 use footprint::Footprint;
 use queue::SuiteQueue;
-use selection::Shard;
 use serde_json::json;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
-/// Which experiments to run, and how many at a time.
-#[derive(Debug, Args)]
-pub(super) struct SuiteOptions {
-    /// Run all experiments of a directory (`*.json`, also in the directories below) or of a pattern such as `'experiments/**/web-*.json'`, in the
-    /// order of their paths; ends at the first that is not clean. Can be repeated
-    #[arg(
-        long,
-        value_name = "DIR|PATTERN",
-        conflicts_with_all = ["file", "journal"],
-        help_heading = "Suite"
-    )]
-    pub(super) suite: Vec<String>,
-    /// Run only one part of the suite, for several jobs that share it: `2/5` is the second of five
-    #[arg(long, value_name = "PART/COUNT", help_heading = "Suite")]
-    shard: Option<Shard>,
-    /// Run only experiments whose files differ from the last commit in common with BASE, e.g. `origin/main`; uncommitted changes count
-    #[arg(long, value_name = "BASE", requires = "suite", help_heading = "Suite")]
-    only_changed: Option<String>,
-    /// Run up to N experiments at a time, if their blast radii do not meet: other agents, or other processes of the same host [default: 1]
-    #[arg(
-        long,
-        value_name = "N",
-        value_parser = clap::value_parser!(u8).range(1..=64),
-        help_heading = "Suite"
-    )]
-    parallel: Option<u8>,
-}
-
-impl SuiteOptions {
-    /// How many experiments may run at a time.
-    fn parallel(&self) -> u8 {
-        self.parallel.unwrap_or(1)
-    }
-
-    /// A flag that was given and that requires a suite. clap does not refuse it beside a file, since a file excludes a suite.
-    pub(super) fn flag_without_suite(&self) -> Option<&'static str> {
-        let flags = [
-            (self.shard.is_some(), "--shard"),
-            (self.only_changed.is_some(), "--only-changed"),
-            (self.parallel.is_some(), "--parallel"),
-        ];
-        let given = flags.into_iter().find(|(is_given, _)| *is_given);
-        given
-            .map(|(_, flag)| flag)
-            .filter(|_| self.suite.is_empty())
-    }
-}
-
 /// What is run of a file.
 enum SuiteExperiment {
-    /// On this host.
+    /// The experiments run on this host.
     Local(Box<Experiment>),
     /// On the fleet of a controller.
     Fleet(RemoteExperiment),
@@ -102,6 +53,7 @@ struct SuiteRun<'a> {
 
 /// Runs the suite of the command.
 pub(super) fn main(command: &RunCommand) -> Result<u8, CommandFailure> {
+    command.refuse_misplaced_flags()?;
     let options = &command.suite;
     if command.is_on_fleet() && options.parallel() > 1 && command.has_lock() {
         return Err(CommandFailure::invalid(

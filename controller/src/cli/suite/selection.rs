@@ -3,53 +3,7 @@
 use super::super::CommandFailure;
 use super::super::output::shown_path;
 use std::collections::BTreeSet;
-use std::fmt;
 use std::path::{Path, PathBuf};
-use std::str::FromStr;
-
-/// A part of a suite, for one of several jobs that share it: `2/5` is every fifth experiment, from the second on.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::cli) struct Shard {
-    /// Which part, from 1.
-    part: usize,
-    /// How many parts there are.
-    of: usize,
-}
-
-impl FromStr for Shard {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let numbers = text
-            .split_once('/')
-            .and_then(|(part, of)| Some((part.parse().ok()?, of.parse().ok()?)));
-        match numbers {
-            Some((part, of)) if (1..=of).contains(&part) => Ok(Shard { part, of }),
-            Some((part, of)) => Err(format!(
-                "part {part} of {of} does not exist; the first is 1/{of}"
-            )),
-            None => Err("expected PART/COUNT, for example `2/5`".into()),
-        }
-    }
-}
-
-impl fmt::Display for Shard {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{}", self.part, self.of)
-    }
-}
-
-impl Shard {
-    /// The items of this part. All parts together have each item once.
-    pub(super) fn of<T>(self, items: Vec<T>) -> Vec<T> {
-        let is_own = |place: usize| place % self.of == self.part - 1;
-        let numbered = items.into_iter().enumerate();
-        numbered
-            .filter(|(place, _)| is_own(*place))
-            .map(|(_, item)| item)
-            .collect()
-    }
-}
 
 /// The files of a suite in their order: what is named first comes first, and the files of one directory or pattern are sorted by their paths. A
 /// file that is named twice is listed once.
@@ -135,31 +89,6 @@ fn files_of(name: &str) -> Result<Vec<PathBuf>, CommandFailure> {
 mod tests {
     #![allow(clippy::unwrap_used)] // A test ends by panicking.
     use super::*;
-
-    #[test]
-    fn shard_parts_together_have_each_item_once() {
-        let items: Vec<u32> = (0..23).collect();
-        for of in 1..=30 {
-            let mut all = Vec::new();
-            for part in 1..=of {
-                let own = Shard { part, of }.of(items.clone());
-                assert!(own.len() <= items.len().div_ceil(of), "{part}/{of}");
-                all.extend(own);
-            }
-            all.sort_unstable();
-            assert_eq!(all, items, "{of}");
-        }
-    }
-
-    #[test]
-    fn shard_that_does_not_exist_is_refused() {
-        for wrong in [
-            "", "2", "0/5", "6/5", "1/0", "a/b", "-1/5", "1/5/5", "1.0/5", "1 / 5",
-        ] {
-            assert!(wrong.parse::<Shard>().is_err(), "{wrong}");
-        }
-        assert_eq!("2/5".parse::<Shard>().unwrap().to_string(), "2/5");
-    }
 
     #[test]
     fn suite_files_are_sorted_once_each_and_hidden_ones_left_out() {

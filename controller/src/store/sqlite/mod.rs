@@ -23,9 +23,8 @@ use super::records::{
     ActionChange, ActionChangeEntry, ApiTokenRecord, ApprovalRecord, AuditEntry, AuditHead,
     AuditRecord, Backup, ChainVerification, EnrolledAgent, ExperimentRecord,
     ExperimentVersionRecord, GameDayDocumentRecord, GameDayRecord, GameDayRun, Hash,
-    JoinTokenRecord, NewRun, NoteStream, NumberedEvent, OwnedKind, PutResult,
-    RestoreSummary, RunEnd, RunFilter, RunNote, RunNoteEntry, RunRecord, StoreStatistics,
-    WaitingRun,
+    JoinTokenRecord, NewRun, NoteStream, NumberedEvent, OwnedKind, PutResult, RestoreSummary,
+    RunEnd, RunFilter, RunNote, RunNoteEntry, RunRecord, StoreStatistics, WaitingRun,
 };
 use super::stored_secrets::take_secrets;
 use backburn_experiments::journal::JournalEntry;

@@ -1,9 +1,9 @@
 //! A run as a JUnit report: a test for each probe of the hypothesis, for each activity, for the revert and for the verdict, each
 //! with the time when it began and how long it took. What XML cannot hold is replaced.
 
-use super::job::{ExperimentEnding, ExperimentResult};
+use super::super::completed_run::CompletedRun;
 use super::junit_xml::{TestCase, TestStatus, TestSuite};
-use super::run::CompletedRun;
+use super::{ExperimentEnding, ExperimentResult};
 use backburn_experiments::journal::{
     Abort, ActivityStatus, Event, JournalEntry, Judgement, Outcome, Phase, Run,
 };
