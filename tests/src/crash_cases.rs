@@ -269,11 +269,25 @@ const BRIEF: [&str; 9] = [
     "redis-fail",
 ];
 
+/// The cases of changes that are undone in a few effects, of which fewer ways to be killed are enough. With `BACKBURN_CRASH_CASE` or
+/// `BACKBURN_CRASH_TRIALS`, they are struck like the others.
+const FEWER_WAYS: [&str; 2] = ["fd-exhaust", "file-corrupt"];
+
+/// Whether each case is to be struck in every way: it was asked for by name, or more trials were.
+fn all_are_whole() -> bool {
+    let all = ["BACKBURN_CRASH_CASE", "BACKBURN_CRASH_TRIALS"];
+    all.iter().any(|name| std::env::var_os(name).is_some())
+}
+
 impl Case {
     /// Whether a few strikes while it acts are enough.
     pub fn is_brief(&self) -> bool {
-        let all = ["BACKBURN_CRASH_CASE", "BACKBURN_CRASH_TRIALS"];
-        BRIEF.contains(&self.name) && all.iter().all(|name| std::env::var_os(name).is_none())
+        BRIEF.contains(&self.name) && !all_are_whole()
+    }
+
+    /// Whether fewer ways to be killed are enough, at each effect.
+    pub fn has_fewer_ways(&self) -> bool {
+        FEWER_WAYS.contains(&self.name) && !all_are_whole()
     }
 }
 

@@ -20,7 +20,8 @@ const THREAD_STACK_BYTES: usize = 128 << 10;
 const ACCEPT_RETRY_DELAY: Duration = Duration::from_millis(10);
 
 /// What is done with the n-th connection. What it drops without closing it is reset. An error is only for the log.
-pub(in crate::helpers) type Service = dyn Fn(&TcpStream, u64) -> io::Result<()> + Send + Sync;
+pub(in crate::helpers) type ServeConnection =
+    dyn Fn(&TcpStream, u64) -> io::Result<()> + Send + Sync;
 
 /// Binds a socket, which does not listen yet: nobody notices.
 ///
@@ -43,7 +44,7 @@ pub(crate) fn bound(address: SocketAddr) -> io::Result<OwnedFd> {
 pub(in crate::helpers) fn serve_connections(
     address: SocketAddr,
     process: &HelperProcess,
-    service: Arc<Service>,
+    service: Arc<ServeConnection>,
 ) -> Result<(), HelperError> {
     let failed = |what: &str, error: io::Error| HelperError::new(format!("{what}: {error}"));
     process.first_to_be_killed()?;
@@ -67,7 +68,7 @@ pub(in crate::helpers) fn serve_connections(
 }
 
 /// Accepts connections until it is killed.
-fn accept(listener: &TcpListener, service: &Arc<Service>) -> io::Result<()> {
+fn accept(listener: &TcpListener, service: &Arc<ServeConnection>) -> io::Result<()> {
     let mut number = 0;
     loop {
         let client = match listener.accept() {
@@ -91,7 +92,7 @@ fn accept(listener: &TcpListener, service: &Arc<Service>) -> io::Result<()> {
 }
 
 /// Serves one connection on a thread of its own. What can't be served is reset.
-fn start(client: TcpStream, service: &Arc<Service>, number: u64) {
+fn start(client: TcpStream, service: &Arc<ServeConnection>, number: u64) {
     if let Err(error) = resets_when_dropped(&client) {
         tracing::debug!(%error, "a connection was gone as it came");
         return;
