@@ -5,6 +5,7 @@
 
 mod cgroup;
 mod clock_shift;
+mod descriptors;
 mod matcher;
 mod own_processes;
 mod owner;
@@ -17,11 +18,13 @@ mod search;
 mod selector;
 mod signals;
 mod sockets;
+mod thread_room;
 mod users;
 mod visibility;
 
 pub use cgroup::Cgroup;
 pub(crate) use clock_shift::ClockShift;
+pub use descriptors::Descriptors;
 pub use owner::OwnerState;
 pub use program_note::ProgramNote;
 pub use protection::Protection;
@@ -30,6 +33,7 @@ pub use scan::{ProcessTable, Stat};
 pub use search::Found;
 pub use selector::{OneOrMany, Order, ProcessSelector, Relative, UserOf};
 pub use signals::{SIGKILL, SignalName, SignalState, signal_number};
+pub use thread_room::ThreadRoom;
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
