@@ -11,6 +11,11 @@ use backburn_experiments::journal::{
 use backburn_experiments::wire::Cause;
 use std::collections::BTreeSet;
 
+/// The objective for the mark by which somebody noticed.
+pub(super) const DETECTED_BY_PEOPLE: &str = "time to detect, by people";
+/// The objective for the mark by which users did not suffer any more.
+pub(super) const MITIGATED: &str = "time to mitigate";
+
 /// The most names that a sentence lists.
 const MAX_NAMES: usize = 5;
 
@@ -135,10 +140,7 @@ pub(super) fn objectives(
         never,
     ));
     let after = first_fault.unwrap_or_default();
-    let marks = [
-        ("detected", "time to detect, by people"),
-        ("mitigated", "time to mitigate"),
-    ];
+    let marks = [("detected", DETECTED_BY_PEOPLE), ("mitigated", MITIGATED)];
     for (mark, name) in marks {
         all.push(timed(
             name,

@@ -50,7 +50,7 @@ pub use policy::{
     CeilingScope, FleetPolicy, FleetPolicyError, PolicyDecision, PolicyRequest, PolicyRule,
 };
 pub use policy_file::PolicyReloadError;
-pub use report::ReportError;
+pub use report::{ReportError, ReportMoment};
 pub use requested_document::RequestedDocument;
 pub use run_load::RunLoad;
 pub(crate) use run_locks::LOCK_RULE;

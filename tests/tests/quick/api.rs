@@ -204,6 +204,7 @@ const OPERATIONS: [Row; 81] = [
         404,
     ),
     ("get", "/api/v1/game-days/{id}/notes", "viewer", None, 404),
+    ("get", "/api/v1/game-days/{id}/report", "viewer", None, 404),
     (
         "post",
         "/api/v1/game-days/{id}/notes",
