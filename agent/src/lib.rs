@@ -44,4 +44,4 @@ pub mod units;
 pub mod user_signals;
 mod worker;
 
-pub use cli::{LogFormat, log_to_stderr, main};
+pub use cli::{LogFormat, LogLevelSwitch, log_to_stderr, main};

@@ -149,7 +149,7 @@ fn connect(fleet: &Arc<Fleet>, name: &str, manners: Manners, told: Told, file: P
     let (fleet, name) = (Arc::clone(fleet), name.to_owned());
     tokio::spawn(async move {
         let peer = ([127, 0, 0, 1], 1).into();
-        fleet.serve(&name, peer, ours).await
+        fleet.serve(&name, peer, ours, || false).await
     });
 }
 

@@ -52,7 +52,7 @@ async fn connect(
     let (ours, mut theirs) = tokio::io::duplex(64 << 10);
     let (serving, owner) = (Arc::clone(fleet), name.to_owned());
     let peer = peer.parse().unwrap();
-    tokio::spawn(async move { serving.serve(&owner, peer, ours).await });
+    tokio::spawn(async move { serving.serve(&owner, peer, ours, || false).await });
     let hello = Report::Hello(Hello {
         agent: "somebody else".into(),
         labels: labels(said),

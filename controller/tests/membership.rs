@@ -37,7 +37,7 @@ impl Link {
         let (ours, theirs) = tokio::io::duplex(64 << 10);
         let (serving, owner) = (Arc::clone(fleet), name.to_owned());
         let peer = peer.parse().unwrap();
-        let ended = tokio::spawn(async move { serving.serve(&owner, peer, ours).await });
+        let ended = tokio::spawn(async move { serving.serve(&owner, peer, ours, || false).await });
         let (read, write) = split(theirs);
         Link {
             lines: BufReader::new(read).lines(),

@@ -132,6 +132,61 @@ fn controller_other_signals_do_not_end_it_and_each_line_of_its_log_is_json() {
 }
 
 #[test]
+fn controller_hangup_writes_its_log_from_the_level_on_that_the_policy_says() {
+    use backburn::store::{SqliteStore, Store as _};
+    use nix::sys::signal::Signal;
+    let folder = tempfile::tempdir().unwrap();
+    let (data, policy) = (
+        folder.path().join("data"),
+        folder.path().join("policy.json"),
+    );
+    let says = |level: &str| std::fs::write(&policy, level).unwrap();
+    says("{}");
+    let mut daemon = Daemon::start(&data, &["--policy", policy.to_str().unwrap()]);
+    daemon.until("the first token");
+    says(r#"{"log-level": "error"}"#);
+    daemon.signal(Signal::SIGHUP);
+    // The word that says so comes while the level before is in force.
+    assert!(daemon.until("level of the log was changed").len() > 1);
+    // What cannot be used changes nothing, and is an error that is seen.
+    says(r#"{"log-level": "loud"}"#);
+    daemon.signal(Signal::SIGHUP);
+    assert_eq!(daemon.until("the policy was not loaded again").len(), 1);
+    says(r#"{"log-level": "trace"}"#);
+    daemon.signal(Signal::SIGHUP);
+    let lines = daemon.until("level of the log was changed");
+    assert!(
+        !lines.iter().any(|line| line.contains("SIGHUP")),
+        "{lines:?}"
+    );
+    says("{}");
+    daemon.signal(Signal::SIGHUP);
+    let lines = daemon.until("level of the log was changed");
+    assert!(
+        lines.iter().any(|line| line.contains("SIGHUP")),
+        "{lines:?}"
+    );
+    daemon.signal(Signal::SIGTERM);
+    assert_eq!(daemon.child.wait().unwrap().code(), Some(0));
+
+    let store = SqliteStore::open_shared(&data.join("store")).unwrap();
+    let entries = store.audited(0, 100).unwrap().into_iter();
+    let loads = entries.filter(|entry| entry.record.what == "load-policy");
+    let changes: Vec<Value> = loads
+        .map(|entry| entry.record.detail["changes"].clone())
+        .collect();
+    assert_eq!(
+        changes,
+        [
+            json!(["`log-level` changed from the default to `error`"]),
+            Value::Null,
+            json!(["`log-level` changed from `error` to `trace`"]),
+            json!(["`log-level` changed from `trace` to the default"]),
+        ]
+    );
+}
+
+#[test]
 fn agent_user_signals_are_ignored() {
     use backburn_experiments::wire::{Command, Report};
     use nix::sys::signal::{Signal, kill};

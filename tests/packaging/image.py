@@ -3,9 +3,12 @@
 usage: image.py PACKAGE STAGE VERSION OUT
 
 The image has the program, the C library that it is linked with, and the certificates of public authorities; no shell. The same files give the same
-bytes. It is in Docker's format, since a health check has no place in OCI's.
+bytes. Its manifest and configuration are Docker's, since a health check has no place in OCI's; the archive is an OCI layout, whose layers may be
+compressed (`podman load`; `docker load` from Docker 25 on).
 """
 
+import datetime
+import gzip
 import hashlib
 import io
 import json
@@ -89,33 +92,47 @@ def layer(package, stage):
     return raw.getvalue()
 
 
+def compressed(content):
+    """The same bytes for the same content: without a name, and with the moment of the release."""
+    packed = io.BytesIO()
+    with gzip.GzipFile(filename="", mode="wb", fileobj=packed, compresslevel=9, mtime=MOMENT) as file:
+        file.write(content)
+    return packed.getvalue()
+
+
+def blob(kind, content):
+    """A part of an image, and how others refer to it."""
+    digest = hashlib.sha256(content).hexdigest()
+    return {"mediaType": kind, "digest": f"sha256:{digest}", "size": len(content)}, (f"blobs/sha256/{digest}", content)
+
+
 def main():
     package, stage, version, out = sys.argv[1], pathlib.Path(sys.argv[2]), sys.argv[3], pathlib.Path(sys.argv[4])
     content = layer(package, stage)
-    digest = hashlib.sha256(content).hexdigest()
-    import datetime
-
     created = datetime.datetime.fromtimestamp(MOMENT, datetime.timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
-    config = json.dumps(
-        {
-            "architecture": "amd64",
-            "os": "linux",
-            "created": created,
-            "config": CONFIGS[package] | {"Labels": {"org.opencontainers.image.version": version, "org.opencontainers.image.licenses": "Apache-2.0"}},
-            "rootfs": {"type": "layers", "diff_ids": [f"sha256:{digest}"]},
-            "history": [{"created": created, "created_by": "tests/release"}],
-        },
-        sort_keys=True,
-    ).encode()
-    config_name = hashlib.sha256(config).hexdigest() + ".json"
-    manifest = json.dumps([{"Config": config_name, "RepoTags": [f"localhost/{package}:{version}"], "Layers": [f"{digest}.tar"]}]).encode()
+    to_json = lambda value: json.dumps(value, sort_keys=True).encode()
+    config = {
+        "architecture": "amd64",
+        "os": "linux",
+        "created": created,
+        "config": CONFIGS[package] | {"Labels": {"org.opencontainers.image.version": version, "org.opencontainers.image.licenses": "Apache-2.0"}},
+        "rootfs": {"type": "layers", "diff_ids": [f"sha256:{hashlib.sha256(content).hexdigest()}"]},
+        "history": [{"created": created, "created_by": "tests/release"}],
+    }
+    config, config_file = blob("application/vnd.docker.container.image.v1+json", to_json(config))
+    content, content_file = blob("application/vnd.docker.image.rootfs.diff.tar.gzip", compressed(content))
+    manifest_kind = "application/vnd.docker.distribution.manifest.v2+json"
+    manifest = {"schemaVersion": 2, "mediaType": manifest_kind, "config": config, "layers": [content]}
+    manifest, manifest_file = blob(manifest_kind, to_json(manifest))
+    manifest["annotations"] = {"org.opencontainers.image.ref.name": f"localhost/{package}:{version}", "io.containerd.image.name": f"localhost/{package}:{version}"}
+    index = {"schemaVersion": 2, "mediaType": "application/vnd.oci.image.index.v1+json", "manifests": [manifest]}
+    layout = ("oci-layout", to_json({"imageLayoutVersion": "1.0.0"}))
     raw = io.BytesIO()
     with tarfile.open(fileobj=raw, mode="w", format=tarfile.USTAR_FORMAT) as tar:
-        for name, part in (("manifest.json", manifest), (config_name, config), (f"{digest}.tar", content)):
+        for name, part in (layout, ("index.json", to_json(index)), manifest_file, config_file, content_file):
             info = entry(name, 0o644)
             info.size = len(part)
             tar.addfile(info, io.BytesIO(part))
-    # Not compressed: Podman 4.3 does not load a compressed archive.
     out.write_bytes(raw.getvalue())
 
 

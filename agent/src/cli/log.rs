@@ -3,6 +3,11 @@
 use backburn_experiments::terminal_text::guard;
 use std::io::{IsTerminal as _, Write};
 use std::str::FromStr;
+use tracing::Level;
+use tracing::level_filters::LevelFilter;
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::util::SubscriberInitExt as _;
+use tracing_subscriber::{Registry, fmt, reload};
 
 /// The variable that says how the log is written: `text` or `json`. Processes that this one starts inherit it.
 pub const LOG_FORMAT_VARIABLE: &str = "BACKBURN_LOG_FORMAT";
@@ -48,33 +53,70 @@ impl FromStr for LogFormat {
     }
 }
 
+/// The variable that says from which level on the log is written.
+const LOG_LEVEL_VARIABLE: &str = "BACKBURN_LOG";
+
+/// The level of the log that this process writes, which can be changed while it runs.
+pub struct LogLevelSwitch {
+    initial: Level,
+    filter: reload::Handle<LevelFilter, Registry>,
+}
+
+impl LogLevelSwitch {
+    /// The level with which the log began: the one in `BACKBURN_LOG`, else the program's usual one.
+    pub fn initial(&self) -> Level {
+        self.initial
+    }
+
+    /// The level from which on the log is written now; the initial one if no log is written.
+    pub fn current(&self) -> Level {
+        let current = self.filter.with_current(|filter| filter.into_level());
+        current.ok().flatten().unwrap_or(self.initial)
+    }
+
+    /// Writes the log from this level on, if one is written.
+    pub fn set(&self, level: Level) {
+        self.filter.reload(LevelFilter::from_level(level)).ok();
+    }
+}
+
 /// Writes the log to standard error, from this level on or from the level in `BACKBURN_LOG`.
-pub fn log_to_stderr(usual: tracing::Level, format: LogFormat) {
-    let level = std::env::var("BACKBURN_LOG")
-        .ok()
-        .and_then(|level| level.parse().ok())
-        .unwrap_or(usual);
-    let log = tracing_subscriber::fmt().with_max_level(level);
+pub fn log_to_stderr(usual: Level, format: LogFormat) -> LogLevelSwitch {
+    let named = std::env::var(LOG_LEVEL_VARIABLE).ok();
+    let level = named.as_deref().map(str::parse::<Level>);
+    let initial = level
+        .as_ref()
+        .map_or(usual, |level| *level.as_ref().unwrap_or(&usual));
+    let (filter, handle) = reload::Layer::new(LevelFilter::from_level(initial));
+    let log = tracing_subscriber::registry().with(filter);
     // A test may have installed a subscriber already.
     match format {
         LogFormat::Text => {
             let colours = std::io::stderr().is_terminal()
                 && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
-            let log = log.with_writer(|| NonBlockingStderr(text_line));
-            log.with_ansi(colours).try_init().ok();
+            let lines = fmt::layer().with_writer(|| NonBlockingStderr(text_line));
+            log.with(lines.with_ansi(colours)).try_init().ok();
         }
         LogFormat::Json => {
-            let log = log.with_writer(|| NonBlockingStderr(json_line));
-            log.json()
-                .flatten_event(true)
-                .with_span_list(false)
-                .try_init()
-                .ok();
+            let lines = fmt::layer().with_writer(|| NonBlockingStderr(json_line));
+            let lines = lines.json().flatten_event(true).with_span_list(false);
+            log.with(lines).try_init().ok();
             // A bug's message is one line of the log, too.
             std::panic::set_hook(Box::new(|panic| {
                 tracing::error!(panic = %panic, "a thread ended because of a bug in Backburn");
             }));
         }
+    }
+    if let (Some(named), Some(Err(_))) = (named, level) {
+        tracing::warn!(
+            named,
+            used = %initial,
+            "`{LOG_LEVEL_VARIABLE}` names no level: expected `error`, `warn`, `info`, `debug` or `trace`"
+        );
+    }
+    LogLevelSwitch {
+        initial,
+        filter: handle,
     }
 }
 

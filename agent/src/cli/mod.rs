@@ -15,7 +15,7 @@ mod shell;
 mod status;
 mod usage;
 
-pub use log::{LOG_FORMAT_VARIABLE, LogFormat, log_to_stderr};
+pub use log::{LOG_FORMAT_VARIABLE, LogFormat, LogLevelSwitch, log_to_stderr};
 
 use crate::child_task::ChildTask;
 use crate::children::Children;
@@ -94,7 +94,7 @@ pub fn main(prefix: &[&str], arguments: Vec<OsString>) -> ExitCode {
         given.ok().flatten().copied()
     });
     let format = format.unwrap_or_else(LogFormat::from_environment);
-    log_to_stderr(tracing::Level::WARN, format);
+    drop(log_to_stderr(tracing::Level::WARN, format));
     let revert = revert_command(&matches, &invocation);
     match dispatch(&matches, invocation, &revert) {
         Ok(code) => ExitCode::from(output::final_exit_code(code)),

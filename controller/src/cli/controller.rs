@@ -1,7 +1,7 @@
-//! `backburn controller`: the daemon, and the export and import of its data.
+//! `backburn controller`: the daemon.
 
 use super::backup::{self, RestoreOptions};
-use super::data_directory::{DataOptions, audit_command, failed, file_and_hash};
+use super::data_directory::{DataOptions, failed, file_and_hash};
 use super::rotate_authority::{RotateAuthorityOptions, rotate_authority};
 use super::{CommandFailure, print, print_stderr};
 use backburn::fleet::Fleet;
@@ -10,23 +10,20 @@ use backburn::pki::agent_registry::AgentRegistry;
 use backburn::pki::ca::{AGENT_CERTIFICATE_LIFETIME, CertificateAuthority};
 use backburn::pki::tokens::{FIRST_TOKEN_FILE, break_glass, create_first_token};
 use backburn::server::Server;
-use backburn::service::{FleetPolicy, LoginDesk, Service, ServiceConfig};
-use backburn::store::{SqliteStore, Store, StoreError, missing_secrets};
-use backburn_agent::LogFormat;
+use backburn::service::{FleetPolicy, LogLevel, LoginDesk, Service, ServiceConfig};
+use backburn::store::SqliteStore;
+use backburn_agent::{LogFormat, LogLevelSwitch};
 use backburn_experiments::HumanDuration;
 use backburn_experiments::journal::Outcome;
 use clap::{Args, Subcommand};
 use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 use std::future::Future;
-use std::io::{IsTerminal as _, Write};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
-
-/// How many experiments are read at a time.
-const EXPERIMENTS_PER_PAGE: u32 = 100;
+use tracing::Level;
 
 #[derive(Debug, Args)]
 #[command(args_conflicts_with_subcommands = true)]
@@ -105,27 +102,6 @@ struct DaemonOptions {
     data: DataOptions,
 }
 
-#[derive(Debug, Args)]
-pub(super) struct ExportCommand {
-    /// File to write; `-` is standard output
-    #[arg(value_name = "FILE", default_value = "-")]
-    file: PathBuf,
-    /// Export the secrets that stored experiments write out as well; without them, such experiments must be applied again after an import
-    #[arg(long)]
-    with_secrets: bool,
-    #[command(flatten)]
-    data: DataOptions,
-}
-
-#[derive(Debug, Args)]
-pub(super) struct ImportCommand {
-    /// File that `backburn export` wrote; `-` is standard input
-    #[arg(value_name = "FILE")]
-    file: PathBuf,
-    #[command(flatten)]
-    data: DataOptions,
-}
-
 fn lease(text: &str) -> Result<HumanDuration, String> {
     let span: HumanDuration = text.parse()?;
     match (HumanDuration::seconds(3)..=HumanDuration::seconds(600)).contains(&span) {
@@ -199,8 +175,8 @@ fn admin_token(data: &DataOptions, lasts: HumanDuration) -> Result<u8, CommandFa
 
 /// Runs the daemon until it is told to end.
 fn run_daemon(command: &DaemonOptions) -> Result<u8, CommandFailure> {
-    backburn_agent::log_to_stderr(tracing::Level::INFO, command.log_format);
-    match (serve(command), command.log_format) {
+    let log = backburn_agent::log_to_stderr(tracing::Level::INFO, command.log_format);
+    match (serve(command, log), command.log_format) {
         (Err(failure), LogFormat::Json) => {
             tracing::error!("{}", failure.message);
             Ok(failure.code)
@@ -209,7 +185,7 @@ fn run_daemon(command: &DaemonOptions) -> Result<u8, CommandFailure> {
     }
 }
 
-fn serve(command: &DaemonOptions) -> Result<u8, CommandFailure> {
+fn serve(command: &DaemonOptions, log: LogLevelSwitch) -> Result<u8, CommandFailure> {
     let announce = |text: &str| announce(command.log_format, text);
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
@@ -239,6 +215,8 @@ fn serve(command: &DaemonOptions) -> Result<u8, CommandFailure> {
         }
         None => FleetPolicy::default(),
     };
+    let log = PolicyLog(Arc::new(log));
+    log.set(&policy);
     let policy_file = command.policy.as_deref().map(file_and_hash);
     let made = create_first_token(store.as_ref(), &authority, command.data.path())
         .map_err(|error| failed(&error))?;
@@ -272,6 +250,7 @@ fn serve(command: &DaemonOptions) -> Result<u8, CommandFailure> {
     let parts = Reloaded {
         service: Arc::clone(&service),
         authority: Arc::clone(&authority),
+        log,
     };
     reloaded.set(parts).ok();
     let names = match command.names.is_empty() {
@@ -367,12 +346,39 @@ fn raise_limit() {
 struct Reloaded {
     service: Arc<Service>,
     authority: Arc<CertificateAuthority>,
+    log: PolicyLog,
+}
+
+/// The controller's log, whose level the policy can say.
+#[derive(Clone)]
+struct PolicyLog(Arc<LogLevelSwitch>);
+
+impl PolicyLog {
+    /// Writes the log from the level on that this policy says, or else from the one with which the program began.
+    fn set(&self, policy: &FleetPolicy) {
+        let next = match policy.log_level {
+            None => self.0.initial(),
+            Some(LogLevel::Error) => Level::ERROR,
+            Some(LogLevel::Warn) => Level::WARN,
+            Some(LogLevel::Info) => Level::INFO,
+            Some(LogLevel::Debug) => Level::DEBUG,
+            Some(LogLevel::Trace) => Level::TRACE,
+        };
+        let before = self.0.current();
+        if before != next {
+            // While the more talkative of the two is in force, so that this is seen.
+            self.0.set(before.max(next));
+            tracing::info!(%before, now = %next, "the level of the log was changed");
+        }
+        self.0.set(next);
+    }
 }
 
 impl Reloaded {
     fn reload(&self) {
         // The service itself logs what came of it.
         self.service.reload_policy().ok();
+        self.log.set(&self.service.policy());
         match self.authority.reload() {
             Ok(false) => {}
             Ok(true) => {
@@ -449,99 +455,4 @@ fn default_names() -> Vec<String> {
         names.insert(0, host);
     }
     names
-}
-
-/// Runs `backburn export`.
-pub(super) fn export(command: &ExportCommand) -> Result<u8, CommandFailure> {
-    let store = command.data.store()?;
-    let unwritten = |error: std::io::Error| {
-        CommandFailure::invalid(format!("{}: {error}", command.file.display()))
-    };
-    let file = match command.file == Path::new("-") {
-        true => None,
-        // The export holds hashes of tokens and the output of probes.
-        false => {
-            use std::os::unix::fs::OpenOptionsExt;
-            let mut options = std::fs::OpenOptions::new();
-            let options = options.write(true).create(true).truncate(false).mode(0o600);
-            Some(options.open(&command.file).map_err(unwritten)?)
-        }
-    };
-    // Titles, names and outputs of probes are in it as they are.
-    let is_terminal = match &file {
-        Some(file) => file.is_terminal(),
-        None => std::io::stdout().is_terminal(),
-    };
-    if is_terminal {
-        return Err(CommandFailure::invalid(format!(
-            "{}: an export is for files and programs, and this is a terminal\nhint: name a file, or pipe it: `backburn export -` into another program",
-            command.file.display()
-        )));
-    }
-    audit_command(store.as_ref(), "export", json!({"file": command.file}))?;
-    let write = |out: &mut dyn Write| match command.with_secrets {
-        true => store.export_with_secrets(out),
-        false => store.export(out),
-    };
-    match file {
-        None => {
-            let mut out = std::io::stdout().lock();
-            write(&mut out).map_err(|error| failed(&error))?;
-            out.flush().map_err(unwritten)?;
-        }
-        Some(file) => {
-            if file.metadata().is_ok_and(|file| file.is_file()) {
-                file.set_len(0).map_err(unwritten)?;
-            }
-            let mut out = std::io::BufWriter::new(file);
-            write(&mut out).map_err(|error| failed(&error))?;
-            out.flush().map_err(unwritten)?;
-        }
-    }
-    Ok(0)
-}
-
-/// Runs `backburn import`.
-pub(super) fn import(command: &ImportCommand) -> Result<u8, CommandFailure> {
-    let store = command.data.store()?;
-    let count = if command.file == Path::new("-") {
-        store.import(&mut std::io::stdin().lock())
-    } else {
-        let file = std::fs::File::open(&command.file).map_err(|error| {
-            CommandFailure::invalid(format!("{}: {error}", command.file.display()))
-        })?;
-        store.import(&mut std::io::BufReader::new(file))
-    };
-    let count = count.map_err(|error| failed(&error))?;
-    audit_command(
-        store.as_ref(),
-        "import",
-        json!({"file": command.file, "records": count}),
-    )?;
-    print_stderr(&format!("{count} records imported\n"));
-    print_missing_secrets(store.as_ref()).map_err(|error| failed(&error))?;
-    Ok(0)
-}
-
-/// Says which experiments have secrets that the store does not have.
-fn print_missing_secrets(store: &dyn Store) -> Result<(), StoreError> {
-    let mut after: Option<String> = None;
-    loop {
-        let page = store.experiments(after.as_deref(), EXPERIMENTS_PER_PAGE)?;
-        for experiment in &page {
-            let name = &experiment.name;
-            let missing = missing_secrets(&store.experiment_with_secrets(name, None)?.document);
-            if !missing.is_empty() {
-                let places: Vec<&str> = missing.iter().map(|secret| secret.at.as_str()).collect();
-                print_stderr(&format!(
-                    "warning: experiment `{name}`: secrets are missing: {}; its runs are refused until it is applied again\n",
-                    places.join(", ")
-                ));
-            }
-        }
-        match page.last() {
-            Some(last) => after = Some(last.name.clone()),
-            None => return Ok(()),
-        }
-    }
 }

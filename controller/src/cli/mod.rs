@@ -8,6 +8,7 @@ mod controller;
 mod data_directory;
 mod demo;
 mod experiment_source;
+mod export_import;
 mod history;
 mod job;
 mod manual;
@@ -139,9 +140,9 @@ enum CliCommand {
     /// Back up a controller's data and keys to one file, on its host, while it runs
     Backup(backup::BackupCommand),
     /// Export a controller's data as JSON lines (stop it first)
-    Export(controller::ExportCommand),
+    Export(export_import::ExportCommand),
     /// Import exported data into a controller that has no data yet (stop it first)
-    Import(controller::ImportCommand),
+    Import(export_import::ImportCommand),
     /// Print a completion script for a shell
     Completions(CompletionsCommand),
     /// Print the manual page of the program or of one command
@@ -285,8 +286,8 @@ pub(crate) fn main(words: Vec<OsString>) -> ExitCode {
         CliCommand::Tokens(command) => remote::tokens::main(&command),
         CliCommand::Audit(command) => remote::audit::audit(&command),
         CliCommand::Backup(command) => backup::backup(&command),
-        CliCommand::Export(command) => controller::export(&command),
-        CliCommand::Import(command) => controller::import(&command),
+        CliCommand::Export(command) => export_import::export(&command),
+        CliCommand::Import(command) => export_import::import(&command),
         CliCommand::Run(command) if command.is_suite() => suite::main(&command),
         CliCommand::Run(command) => run::main(*command),
         CliCommand::Plan(command) => plan::main(&command),

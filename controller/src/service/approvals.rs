@@ -1,7 +1,7 @@
 //! Runs that wait for approval. What is approved is a plan: a run that would do anything else is not started, but waits for
 //! the approval of its new plan.
 
-use super::policy::PolicyDecision;
+use super::policy_rule::PolicyDecision;
 use super::{Actor, RequestedDocument, RunSpec, RunStartError, Service};
 use crate::agent_pool::AgentPool;
 use crate::fleet::Reservation;

@@ -22,6 +22,7 @@ mod notifications;
 mod otlp;
 mod policy;
 mod policy_file;
+mod policy_rule;
 mod recovery;
 mod report;
 mod requested_document;
@@ -46,10 +47,9 @@ pub use login::{DeviceLogin, LoggedIn, LoginDesk, LoginError};
 pub use notes::NoteWritten;
 pub use notification_text::{NotificationFormat, NotificationKind};
 pub use notifications::NotificationTarget;
-pub use policy::{
-    CeilingScope, FleetPolicy, FleetPolicyError, PolicyDecision, PolicyRequest, PolicyRule,
-};
+pub use policy::{FleetPolicy, FleetPolicyError, LogLevel};
 pub use policy_file::PolicyReloadError;
+pub use policy_rule::{CeilingScope, PolicyDecision, PolicyRequest, PolicyRule};
 pub use report::{ReportError, ReportMoment};
 pub use requested_document::RequestedDocument;
 pub use run_load::RunLoad;

@@ -102,8 +102,14 @@ fn changes(before: &FleetPolicy, after: &FleetPolicy) -> Vec<String> {
     let (before, after) = (json!(before), json!(after));
     let mut changes = Vec::new();
     for key in changed_keys(&fields(&before), &fields(&after)) {
-        if key != "rules" {
-            changes.push(format!("`{key}` changed"));
+        match key.as_str() {
+            "rules" => {}
+            "log-level" => changes.push(format!(
+                "`log-level` changed from {} to {}",
+                word(&before[&key]),
+                word(&after[&key])
+            )),
+            _ => changes.push(format!("`{key}` changed")),
         }
     }
     let rules = |policy: &Value| -> BTreeMap<String, Map<String, Value>> {
@@ -137,6 +143,14 @@ fn changes(before: &FleetPolicy, after: &FleetPolicy) -> Vec<String> {
     changes
 }
 
+/// A word of a policy as it is shown.
+fn word(value: &Value) -> String {
+    match value.as_str() {
+        Some(word) => format!("`{word}`"),
+        None => "the default".to_owned(),
+    }
+}
+
 /// The keys whose values differ.
 fn changed_keys(before: &Map<String, Value>, after: &Map<String, Value>) -> BTreeSet<String> {
     let keys = before.keys().chain(after.keys());
@@ -167,5 +181,9 @@ mod tests {
             ]
         );
         assert!(changes(&after, &after).is_empty());
+        let louder = policy(r#"{"log-level": "debug"}"#);
+        let changed = "`log-level` changed from the default to `debug`";
+        assert_eq!(changes(&FleetPolicy::default(), &louder), [changed]);
+        assert!(FleetPolicy::of(r#"{"log-level": "loud"}"#).is_err());
     }
 }

@@ -2,7 +2,7 @@
 
 use super::failpoint::WriteSource;
 use super::local_program_policy;
-use super::policy::{PolicyDecision, PolicyRequest};
+use super::policy_rule::{PolicyDecision, PolicyRequest};
 use super::run_load::RunLoad;
 use super::run_locks::{self, HeldRunLock};
 use super::{RequestedDocument, RunSpec, RunStartError, Service, lock};

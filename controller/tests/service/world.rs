@@ -123,7 +123,7 @@ impl World {
         let (fleet, name) = (Arc::clone(&self.fleet), name.to_owned());
         tokio::spawn(async move {
             let peer = ([127, 0, 0, 1], 1).into();
-            fleet.serve(&name, peer, ours).await
+            fleet.serve(&name, peer, ours, || false).await
         });
         let mut changes = self.fleet.changes();
         let come = changes.wait_for(|_| self.fleet.count() > before);

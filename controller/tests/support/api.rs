@@ -198,7 +198,7 @@ impl TestController {
         let serving = Arc::clone(&fleet);
         tokio::spawn(async move {
             let peer = ([127, 0, 0, 1], 1).into();
-            serving.serve(&owned, peer, ours).await
+            serving.serve(&owned, peer, ours, || false).await
         });
         changes
             .wait_for(|_| fleet.get(name).is_some())
