@@ -488,7 +488,7 @@ fn report_of_a_game_day_verifies_until_somebody_changes_it() {
     let next = || assert_eq!(controller.says(&["gameday", "next", id]).code, 0);
     next();
     let open = controller.says(&["report", id]);
-    assert_eq!(open.code, 4, "{open:?}");
+    assert_eq!(open.code, 3, "{open:?}");
     assert!(open.err.contains("is not over"), "{open:?}");
     let blames = controller.says(&["note", id, "Bob should have known"]);
     assert_eq!(blames.code, 0, "{blames:?}");

@@ -15,6 +15,7 @@ mod protection;
 mod scan;
 mod search;
 mod selector;
+mod services;
 mod signals;
 mod sockets;
 mod users;
@@ -29,6 +30,7 @@ pub(crate) use scan::HELPER_NAME;
 pub use scan::{ProcessTable, Stat};
 pub use search::Found;
 pub use selector::{OneOrMany, Order, ProcessSelector, Relative, UserOf};
+pub use services::SeenService;
 pub use signals::{SIGKILL, SignalName, SignalState, signal_number};
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
