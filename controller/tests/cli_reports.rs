@@ -163,6 +163,75 @@ fn report_file_keeps_its_content_until_the_run_is_over() {
 }
 
 #[test]
+fn secrets_of_a_variable_file_are_in_nothing_that_a_local_run_shows_or_keeps() {
+    // Encoded, it is another text.
+    const SECRET: &str = "s3cr3t/mark+er";
+    let folder = tempfile::tempdir().unwrap();
+    let document = json!({
+        "title": "t", "description": "d",
+        "secrets": {"api": {"token": {"type": "env", "key": "SET_BY_NOBODY"}}},
+        "runtime": {"hypothesis": {"strategy": "after-method-only"}},
+        "steady-state-hypothesis": {"title": "h", "probes": [
+            {"type": "probe", "name": "says", "tolerance": {"type": "regex", "target": "stdout", "pattern": "^never$"},
+             "provider": {"type": "process", "path": "echo", "arguments": ["${token}"]}}]},
+        "method": [
+            {"type": "action", "name": "fails", "provider": {"type": "process", "path": "cat", "arguments": ["/nowhere/${token}"]}},
+            {"type": "probe", "name": "asks", "provider": {"type": "http", "url": "http://127.0.0.1:1/?q=${token}"}}],
+    });
+    let values = json!({"secrets": {"api": {"token": SECRET}}});
+    for (name, value) in [("x.json", document), ("values.json", values)] {
+        std::fs::write(folder.path().join(name), value.to_string()).unwrap();
+    }
+    let given = ["x.json", "--var-file", "values.json"];
+    let reports = [
+        "--json",
+        "--journal",
+        "j.json",
+        "--junit",
+        "j.xml",
+        "--markdown",
+        "j.md",
+    ];
+    let run = ran(folder.path(), &[&["run"], &given[..], &reports].concat());
+    assert_eq!(code(&run), 1, "{run:?}");
+    assert!(text(&run.stdout).contains("***"), "{run:?}");
+    std::fs::remove_file(folder.path().join("values.json")).unwrap();
+    let id = text(&ran(folder.path(), &["runs", "--json"]).stdout);
+    let id: Value = serde_json::from_str(&id).unwrap();
+    let id = id[0]["id"].as_str().unwrap();
+    for (words, expected) in [
+        (&["runs", id][..], 0),
+        (&["runs", id, "--json"], 0),
+        (&["report", id, "-o", "r.md"], 0),
+        (&["report", id, "--html", "-o", "r.html"], 0),
+        (&["report", id, "--json", "-o", "r.json"], 0),
+    ] {
+        let output = ran(folder.path(), words);
+        assert_eq!(code(&output), expected, "{words:?}: {output:?}");
+        let said = text(&output.stdout) + &text(&output.stderr);
+        assert!(!said.contains("s3cr3t"), "{words:?}: {said}");
+    }
+    let said = text(&run.stdout) + &text(&run.stderr);
+    assert!(!said.contains("s3cr3t"), "{said}");
+    let mut files = 0;
+    let mut folders = vec![folder.path().to_owned()];
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(folder).unwrap().map(Result::unwrap) {
+            match entry.file_type().unwrap() {
+                kind if kind.is_dir() => folders.push(entry.path()),
+                kind if kind.is_file() => {
+                    let kept = text(&std::fs::read(entry.path()).unwrap());
+                    assert!(!kept.contains("s3cr3t"), "{:?}: {kept}", entry.path());
+                    files += 1;
+                }
+                _ => {}
+            }
+        }
+    }
+    assert!(files > 7, "only {files} files were read");
+}
+
+#[test]
 fn run_without_probes_reports_that_nothing_was_measured() {
     let folder = folder();
     let output = ran(folder.path(), &["run", "acts.json"]);

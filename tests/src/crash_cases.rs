@@ -71,6 +71,83 @@ pub const CASES: &[Case] = &[
         victims_survive: true,
     },
     Case {
+        name: "fd-exhaust",
+        fault: "fd-exhaust",
+        arguments: |world| json!({"process": {"pid": [world.threaded(), world.traced()], "select": "all"}}),
+        duration: SHORT,
+        victims_survive: true,
+    },
+    Case {
+        name: "process-exhaust",
+        fault: "process-exhaust",
+        arguments: |_| json!({"count": 300, "reserve": 64}),
+        duration: SHORT,
+        victims_survive: true,
+    },
+    Case {
+        name: "io-stress",
+        fault: "io-stress",
+        arguments: |world| json!({"path": world.folder(), "size": "2MiB", "workers": 2, "rate": "1MB/s"}),
+        duration: SHORT,
+        victims_survive: true,
+    },
+    Case {
+        name: "syscall-error",
+        fault: "syscall-error",
+        arguments: |world| json!({"process": {"pid": world.threaded()}, "calls": "fsync", "error": "EIO"}),
+        duration: SHORT,
+        victims_survive: true,
+    },
+    Case {
+        name: "syscall-latency",
+        fault: "syscall-latency",
+        arguments: |world| json!({"process": {"pid": world.threaded()}, "calls": ["poll", "select"], "delay": "20ms"}),
+        duration: SHORT,
+        victims_survive: true,
+    },
+    Case {
+        name: "fsync-loss",
+        fault: "fsync-loss",
+        arguments: |world| json!({"process": {"pid": world.threaded()}}),
+        duration: SHORT,
+        victims_survive: true,
+    },
+    Case {
+        name: "file-latency",
+        fault: "file-latency",
+        arguments: |world| json!({"path": world.folder(), "delay": "20ms", "jitter": "5ms"}),
+        duration: SHORT,
+        victims_survive: true,
+    },
+    Case {
+        name: "file-error",
+        fault: "file-error",
+        arguments: |world| json!({"path": world.folder(), "error": "EPERM", "percent": 50}),
+        duration: SHORT,
+        victims_survive: true,
+    },
+    Case {
+        name: "file-corrupt",
+        fault: "file-corrupt",
+        arguments: |world| json!({"path": world.file(), "bytes": 3}),
+        duration: SHORT,
+        victims_survive: true,
+    },
+    Case {
+        name: "http-fail",
+        fault: "http-fail",
+        arguments: |_| json!({"listen": "127.0.0.1:15433", "upstream": "127.0.0.1:9", "status": 503}),
+        duration: SHORT,
+        victims_survive: true,
+    },
+    Case {
+        name: "redis-fail",
+        fault: "redis-fail",
+        arguments: |_| json!({"listen": "127.0.0.1:15434", "upstream": "127.0.0.1:9", "error": "ERR no"}),
+        duration: SHORT,
+        victims_survive: true,
+    },
+    Case {
         name: "dns-fail",
         fault: "dns-fail",
         arguments: |_| json!({"names": ["db.example.org", "*.test"], "with": "timeout"}),
@@ -176,6 +253,43 @@ pub const CASES: &[Case] = &[
         victims_survive: true,
     },
 ];
+
+/// The cases of helpers that leave nothing and make no change of their own, so that they come to the same effects as `cpu-stress`, which
+/// is struck at every one: a few strikes while they act are enough. With `BACKBURN_CRASH_CASE` or `BACKBURN_CRASH_TRIALS`, they are
+/// struck like the others.
+const BRIEF: [&str; 9] = [
+    "process-exhaust",
+    "io-stress",
+    "syscall-error",
+    "syscall-latency",
+    "fsync-loss",
+    "file-latency",
+    "file-error",
+    "http-fail",
+    "redis-fail",
+];
+
+/// The cases of changes that are undone in a few effects, of which fewer ways to be killed are enough. With `BACKBURN_CRASH_CASE` or
+/// `BACKBURN_CRASH_TRIALS`, they are struck like the others.
+const FEWER_WAYS: [&str; 2] = ["fd-exhaust", "file-corrupt"];
+
+/// Whether each case is to be struck in every way: it was asked for by name, or more trials were.
+fn all_are_whole() -> bool {
+    let all = ["BACKBURN_CRASH_CASE", "BACKBURN_CRASH_TRIALS"];
+    all.iter().any(|name| std::env::var_os(name).is_some())
+}
+
+impl Case {
+    /// Whether a few strikes while it acts are enough.
+    pub fn is_brief(&self) -> bool {
+        BRIEF.contains(&self.name) && !all_are_whole()
+    }
+
+    /// Whether fewer ways to be killed are enough, at each effect.
+    pub fn has_fewer_ways(&self) -> bool {
+        FEWER_WAYS.contains(&self.name) && !all_are_whole()
+    }
+}
 
 /// The case of this name.
 pub fn case(name: &str) -> Option<&'static Case> {

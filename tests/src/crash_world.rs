@@ -7,7 +7,8 @@ use crate::network::Wire;
 use crate::processes::{self, Process};
 use crate::wait::wait_within;
 use std::io::{BufRead as _, BufReader};
-use std::path::Path;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
 /// What there is to harm.
@@ -22,6 +23,8 @@ pub struct World {
     files: tempfile::TempDir,
     /// A tree on the file system of temporary files, which no fault is told about.
     canaries: tempfile::TempDir,
+    /// A folder with one file, which a fault may replace and put back: that changes when its names were changed last.
+    replaceable: tempfile::TempDir,
     /// To another network namespace.
     wire: Wire,
 }
@@ -54,6 +57,8 @@ impl World {
         canary::plant(files.path());
         let canaries = tempfile::tempdir().expect("a temporary folder can be made");
         canary::plant(canaries.path());
+        let replaceable = tempfile::tempdir().expect("a temporary folder can be made");
+        std::fs::write(replaceable.path().join("file"), [7; 5000]).expect("a file can be written");
         let mut threaded = start("python3", &["-c", THREADS]);
         wait_for_line(&mut threaded);
         let traced = start("sleep", &["1000"]);
@@ -79,6 +84,7 @@ impl World {
             bystander: start("sleep", &["1001"]),
             files,
             canaries,
+            replaceable,
             wire,
         }
     }
@@ -101,6 +107,11 @@ impl World {
     /// The folder of its file system.
     pub fn folder(&self) -> &Path {
         self.files.path()
+    }
+
+    /// A file that a fault may replace and put back.
+    pub fn file(&self) -> PathBuf {
+        self.replaceable.path().join("file")
     }
 
     /// A path beside the folder, at which nothing is.
@@ -126,6 +137,8 @@ impl World {
         for tree in [&self.files, &self.canaries] {
             lines.extend(canary::fingerprint(tree.path()));
         }
+        lines.extend(names(self.replaceable.path()));
+        lines.push(file(&self.file()));
         // What a plug-in of a trial makes, see `crash_plugins`.
         lines.push(format!("marker {}", self.marker().exists()));
         let space =
@@ -166,6 +179,25 @@ impl Drop for World {
             &["--lazy", &self.files.path().display().to_string()],
         );
     }
+}
+
+/// All that can be told of a file but when its names were changed, with its inode.
+fn file(path: &Path) -> String {
+    let Ok(metadata) = path.symlink_metadata() else {
+        return format!("{} is not there", path.display());
+    };
+    let content = std::fs::read(path).unwrap_or_default();
+    format!(
+        "file {} inode {} mode {:o} owner {}:{} links {} modified {}.{} content {content:?}",
+        path.display(),
+        metadata.ino(),
+        metadata.mode(),
+        metadata.uid(),
+        metadata.gid(),
+        metadata.nlink(),
+        metadata.mtime(),
+        metadata.mtime_nsec(),
+    )
 }
 
 /// The TCP sockets that listen here, as `/proc/net` shows them: their local addresses.

@@ -67,6 +67,14 @@ pub fn kill(pid: i32) {
 /// # Panics
 /// That does not come about.
 pub fn pause(place: &Place, victim: &Victim) -> Child {
+    pause_by(place, victim, |words| place.agent(words, None))
+}
+
+/// The same by the agent that begins its command with these words.
+///
+/// # Panics
+/// That does not come about.
+pub fn pause_by(place: &Place, victim: &Victim, agent: impl FnOnce(&[&str]) -> Command) -> Child {
     let arguments = json!({"process": {"pid": victim.pid}}).to_string();
     let words = [
         "inject",
@@ -78,7 +86,7 @@ pub fn pause(place: &Place, victim: &Victim) -> Child {
         "--arguments",
         &arguments,
     ];
-    let inject = place.agent(&words, None).spawn().expect("the agent starts");
+    let inject = agent(&words).spawn().expect("the agent starts");
     wait_until("the victim is paused", || {
         !place.ledger().is_empty() && victim.is_stopped()
     });

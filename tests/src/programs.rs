@@ -16,6 +16,15 @@ pub fn backburn() -> PathBuf {
     folder().join("backburn")
 }
 
+/// The program `backburn` of the version before: in the folder that `BACKBURN_PREVIOUS` names, where `tests/previous` has built it; without
+/// that, this version's, so that the tests of both versions at least know how they go.
+pub fn previous_backburn() -> PathBuf {
+    match std::env::var_os("BACKBURN_PREVIOUS") {
+        Some(folder) => Path::new(&folder).join("backburn"),
+        None => backburn(),
+    }
+}
+
 /// The slim program `backburn-agent`.
 pub fn backburn_agent() -> PathBuf {
     folder().join("backburn-agent")

@@ -4,6 +4,7 @@
 //!
 //! Only the engine calls `apply` and `undo`. The match below is the only one over kinds.
 
+mod file_limit;
 mod kill;
 mod plugin_change;
 mod process_helper;
@@ -11,6 +12,8 @@ mod replace_file;
 mod stop;
 mod unreadable;
 
+pub(crate) use file_limit::check_limitable;
+pub use file_limit::{FileLimit, LimitedProcess};
 pub use kill::Kill;
 pub use plugin_change::PluginChange;
 pub use process_helper::ProcessHelper;
@@ -43,6 +46,8 @@ pub enum Change {
     Stop(Stop),
     /// Processes get a signal for good.
     Kill(Kill),
+    /// Processes may open fewer files.
+    FileLimit(FileLimit),
     /// A process of the agent's acts as long as it lives.
     Helper(ProcessHelper),
     /// A file is replaced by an edited copy.
@@ -93,6 +98,7 @@ impl Change {
         match self {
             Change::Stop(change) => change,
             Change::Kill(change) => change,
+            Change::FileLimit(change) => change,
             Change::Helper(change) => change,
             Change::Replace(change) => change,
             Change::Plugin(change) => &**change,

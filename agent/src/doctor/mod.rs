@@ -1,5 +1,6 @@
 //! What this host supports, and what is missing: tried where that harms nobody, else read from the system.
 
+mod alterations;
 mod network;
 
 use crate::helpers::{has_capability, yama_scope};
@@ -87,6 +88,7 @@ pub fn examine(state_dir: &Path) -> Vec<HostFinding> {
         nameless_files(),
         state_folder(state_dir),
     ];
+    findings.extend(alterations::examine());
     findings.extend(network::examine());
     findings
 }

@@ -8,6 +8,14 @@ mod disk_fill;
 mod dns_fail;
 mod dns_slow;
 mod dns_spoof;
+mod fd_exhaust;
+mod file_corrupt;
+mod file_error;
+mod file_latency;
+mod file_operations;
+mod fsync_loss;
+mod http_fail;
+mod io_stress;
 mod memory_fill;
 mod network_bandwidth;
 mod network_corrupt;
@@ -17,8 +25,15 @@ mod network_loss;
 mod network_partition;
 mod network_reject;
 mod network_reorder;
+mod process_exhaust;
 mod process_kill;
 mod process_pause;
+mod proxy_endpoints;
+mod redis_fail;
+mod request_plan;
+mod syscall_calls;
+mod syscall_error;
+mod syscall_latency;
 mod tcp_proxy;
 
 pub use crate::plan::{Expectation, Plan, PlanContext};
@@ -37,6 +52,13 @@ pub const FAULTS: &[Fault] = &[
     Fault::of::<dns_fail::DnsFail>(),
     Fault::of::<dns_slow::DnsSlow>(),
     Fault::of::<dns_spoof::DnsSpoof>(),
+    Fault::of::<fd_exhaust::FdExhaust>(),
+    Fault::of::<file_corrupt::FileCorrupt>(),
+    Fault::of::<file_error::FileError>(),
+    Fault::of::<file_latency::FileLatency>(),
+    Fault::of::<fsync_loss::FsyncLoss>(),
+    Fault::of::<http_fail::HttpFail>(),
+    Fault::of::<io_stress::IoStress>(),
     Fault::of::<memory_fill::MemoryFill>(),
     Fault::of::<network_bandwidth::NetworkBandwidth>(),
     Fault::of::<network_corrupt::NetworkCorrupt>(),
@@ -46,8 +68,12 @@ pub const FAULTS: &[Fault] = &[
     Fault::of::<network_partition::NetworkPartition>(),
     Fault::of::<network_reject::NetworkReject>(),
     Fault::of::<network_reorder::NetworkReorder>(),
+    Fault::of::<process_exhaust::ProcessExhaust>(),
     Fault::of::<process_kill::ProcessKill>(),
     Fault::of::<process_pause::ProcessPause>(),
+    Fault::of::<redis_fail::RedisFail>(),
+    Fault::of::<syscall_error::SyscallError>(),
+    Fault::of::<syscall_latency::SyscallLatency>(),
     Fault::of::<tcp_proxy::TcpProxy>(),
 ];
 

@@ -1,13 +1,13 @@
 //! `tcp-proxy`: connections pass through a proxy of the agent that degrades them, as a bad line or an
 //! overloaded server would. It needs no privileges.
 
+use super::proxy_endpoints::{ProxyAddresses, ProxyEndpoints};
 use super::{FaultKind, Plan, PlanContext};
 use crate::changes::{Change, ProcessHelper};
 use crate::helpers::{HelperSpec, Proxy, StreamEffects};
 use backburn_experiments::percent::{self, Percent};
 use backburn_experiments::wire::{Refusal, Victim};
 use backburn_experiments::{HumanDuration, Problem};
-use core::net::SocketAddr;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -47,6 +47,13 @@ pub struct TcpProxy {
 const MIN_PERCENT: f64 = 0.0001;
 
 impl TcpProxy {
+    fn endpoints(&self) -> ProxyEndpoints<'_> {
+        ProxyEndpoints {
+            listen: &self.listen,
+            upstream: &self.upstream,
+        }
+    }
+
     fn ways(&self) -> [(&'static str, &Option<StreamEffects>); 2] {
         [
             ("$.to-upstream", &self.to_upstream),
@@ -69,22 +76,7 @@ impl FaultKind for TcpProxy {
     }
 
     fn problems(&self) -> Vec<Problem> {
-        let mut problems = Vec::new();
-        if listening(&self.listen).is_none() {
-            problems.push(
-                Problem::new(
-                    "$.listen",
-                    format!("`{}` is not an address with a port", self.listen),
-                )
-                .hint("`127.0.0.1:15432`, `[::1]:15432`, or `0.0.0.0:15432` for every address"),
-            );
-        }
-        if port(&self.upstream).is_none() {
-            problems.push(
-                Problem::new("$.upstream", format!("`{}` has no port", self.upstream))
-                    .hint("`db.example:5432`, `10.0.0.7:5432` or `[fd00::1]:5432`"),
-            );
-        }
+        let mut problems = self.endpoints().problems();
         if self.reset.is_none() && self.to_upstream.is_none() && self.to_client.is_none() {
             problems.push(
                 Problem::new("$", "no effect is given")
@@ -104,50 +96,11 @@ impl FaultKind for TcpProxy {
     }
 
     fn plan(&self, context: &PlanContext<'_>) -> Result<Plan, Refusal> {
-        let none = |at: &str, what: String, hint: &str| Refusal {
-            problems: vec![Problem::new(at, what).hint(hint)],
-            ..Refusal::new("no-match", "the proxy cannot run here")
-        };
-        let listen = listening(&self.listen).ok_or_else(|| {
-            none(
-                "$.listen",
-                format!("`{}` is not an address", self.listen),
-                "give an address with a port",
-            )
-        })?;
-        let upstream: Vec<SocketAddr> = match context.host.socket_addresses(&self.upstream) {
-            Ok(addresses) => addresses,
-            Err(error) => {
-                let what = format!("`{}` has no address here: {error}", self.upstream);
-                return Err(none(
-                    "$.upstream",
-                    what,
-                    "see `getent ahosts`, or give the address",
-                ));
-            }
-        };
-        let protected = |port: u16| context.protected_ports.contains(&port);
-        if protected(listen.port()) || upstream.iter().any(|address| protected(address.port())) {
-            return Err(Refusal::new(
-                "protected",
-                format!("this host protects a port of {listen} or {}", self.upstream),
-            )
-            .hint("name others; the owner of this host may change `protect-ports` in its policy"));
-        }
-        if upstream.iter().any(|address| meets(listen, *address)) {
-            return Err(none(
-                "$.upstream",
-                format!("{} is where the proxy itself listens", self.upstream),
-                "clients connect to `listen`, and the proxy to `upstream`",
-            ));
-        }
-        context.host.check_listen(listen).map_err(|error| {
-            none(
-                "$.listen",
-                format!("cannot listen on {listen}: {error}"),
-                "give a free port at an address of this host; `ss -ltn` shows those that are taken",
-            )
-        })?;
+        let ProxyAddresses {
+            listen,
+            upstream,
+            notes,
+        } = self.endpoints().find(context)?;
         let proxy = Proxy {
             listen,
             upstream_name: self.upstream.clone(),
@@ -158,16 +111,6 @@ impl FaultKind for TcpProxy {
             share: self.share.unwrap_or(100.0),
             seed: context.seed,
         };
-        let mut notes = vec![
-            format!("point clients to {listen}: nothing else is affected"),
-            "connections through the proxy are reset when the fault ends".into(),
-        ];
-        if !listen.ip().is_loopback() {
-            notes.push(format!(
-                "meanwhile, whoever can reach {listen} can reach {} through it",
-                self.upstream
-            ));
-        }
         Ok(Plan {
             victims: vec![Victim {
                 kind: "connections".into(),
@@ -183,29 +126,4 @@ impl FaultKind for TcpProxy {
             ..Plan::default()
         })
     }
-}
-
-/// The address to listen at; none where the text is not one with a port above 0.
-fn listening(text: &str) -> Option<SocketAddr> {
-    let numeric = match text.strip_prefix("localhost:") {
-        Some(port) => format!("127.0.0.1:{port}"),
-        None => text.to_owned(),
-    };
-    numeric
-        .parse()
-        .ok()
-        .filter(|address: &SocketAddr| address.port() > 0)
-}
-
-/// The port of `host:port`; none where there is none.
-fn port(text: &str) -> Option<u16> {
-    let (host, port) = text.rsplit_once(':')?;
-    let whole = !host.is_empty() && (!host.contains(':') || host.starts_with('['));
-    port.parse().ok().filter(|port| whole && *port > 0)
-}
-
-/// Whether a connection to `upstream` would arrive at `listen`.
-fn meets(listen: SocketAddr, upstream: SocketAddr) -> bool {
-    let every = listen.ip().is_unspecified() && upstream.ip().is_loopback();
-    listen.port() == upstream.port() && (listen.ip() == upstream.ip() || every)
 }

@@ -116,19 +116,8 @@ impl Helper for DiskBallast {
         Ok(file.map(|file| format!("{} is still there", file.display())))
     }
 
-    /// Removes the file's name, in case the helper died in the moment that the file had one.
-    #[expect(
-        clippy::disallowed_methods,
-        reason = "only called as an effect of the change that made the file"
-    )]
     fn remove_leftovers(&self) -> io::Result<()> {
-        let Some(file) = left_over(&self.directory, &self.name)? else {
-            return Ok(());
-        };
-        match std::fs::remove_file(file) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-            _ => Ok(()),
-        }
+        remove_left_over(&self.directory, &self.name)
     }
 
     type Substitute = Self;
@@ -272,12 +261,27 @@ pub(super) fn left_over(directory: &Path, name: &str) -> io::Result<Option<PathB
     Ok(Some(path))
 }
 
+/// Removes the file's name, in case the helper died in the moment that the file had one.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "only called as an effect of the change that made the file"
+)]
+pub(super) fn remove_left_over(directory: &Path, name: &str) -> io::Result<()> {
+    let Some(file) = left_over(directory, name)? else {
+        return Ok(());
+    };
+    match std::fs::remove_file(file) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}
+
 /// A file without a name; where the file system knows none, one that has its name for a moment.
 #[expect(
     clippy::disallowed_methods,
     reason = "the file has no name: the kernel frees it with this process"
 )]
-fn nameless(directory: &Path, name: &str) -> Result<OwnedFd, Errno> {
+pub(super) fn nameless(directory: &Path, name: &str) -> Result<OwnedFd, Errno> {
     let mode = Mode::RUSR | Mode::WUSR;
     // With O_EXCL it can't be given a name later either.
     match open(

@@ -3,8 +3,8 @@
 use super::helper::Helper;
 use super::written::field;
 use super::{
-    AnswerFilter, CpuLoad, DiskBallast, Freeze, MemoryBallast, PacketFilter, PluginHolder, Proxy,
-    Terminate,
+    AnswerFilter, CpuLoad, DiskBallast, DiskLoad, FileTamper, Freeze, MemoryBallast, PacketFilter,
+    PluginHolder, Proxy, RequestProxy, Tamper, Terminate, ThreadBallast,
 };
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -64,6 +64,16 @@ helpers! {
     AnswerFilter = "answers",
     /// Passes TCP connections on, and disturbs them.
     Proxy = "proxy",
+    /// Takes the room for processes.
+    ThreadBallast = "threads",
+    /// Keeps a disk busy.
+    DiskLoad = "disk-load",
+    /// Alters system calls of processes by tracing them.
+    Tamper = "tamper",
+    /// Delays or denies operations on files.
+    FileTamper = "files",
+    /// Passes requests on, and fails or delays some.
+    RequestProxy = "requests",
     /// Holds a plug-in's process.
     PluginHolder = "plug-in",
 }

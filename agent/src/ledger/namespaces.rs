@@ -91,6 +91,10 @@ pub(super) fn altered_places(changes: &[Change]) -> impl Iterator<Item = Altered
     changes.iter().filter_map(|change| match change {
         Change::Helper(helper) => Some(helper.spec.helper().altered_place()),
         Change::Replace(replace) => replace.path.parent().map(AlteredPlace::Folder),
-        Change::Stop(_) | Change::Plugin(_) | Change::Kill(_) | Change::Unreadable(_) => None,
+        Change::Stop(_)
+        | Change::Plugin(_)
+        | Change::Kill(_)
+        | Change::FileLimit(_)
+        | Change::Unreadable(_) => None,
     })
 }

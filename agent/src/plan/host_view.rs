@@ -3,12 +3,12 @@
 
 use crate::changes::OriginalFile;
 use crate::dns::Viewpoint;
-use crate::helpers::NotTraceable;
+use crate::helpers::{FileTamper, NotTraceable};
 use crate::memory_limits::Memory;
 use crate::metrics::MetricUnavailable;
 use crate::netlink::{ForeignChain, Interface, ListeningSocket, Namespace};
 use crate::packet_filter::{PacketFilter, Shaping};
-use crate::processes::{Cgroup, ProcessId, ProcessTable};
+use crate::processes::{Cgroup, Descriptors, ProcessId, ProcessTable, ThreadRoom};
 use std::fmt;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -30,6 +30,18 @@ pub trait HostView: fmt::Debug {
     /// # Errors
     /// Why it could not.
     fn check_freezable(&self, process: ProcessId) -> Result<(), NotTraceable>;
+
+    /// The descriptors that a process has open, with its limit of them; none where it has ended.
+    ///
+    /// # Errors
+    /// They cannot be read, or the kernel would not let this agent change the limit.
+    fn descriptors(&self, process: ProcessId) -> io::Result<Option<Descriptors>>;
+
+    /// The tightest limit of the number of threads that the agent is under.
+    ///
+    /// # Errors
+    /// The kernel does not show it.
+    fn thread_room(&self) -> io::Result<ThreadRoom>;
 
     /// The control group of version 2 that a process is in; none where that is the root of all.
     ///
@@ -57,6 +69,18 @@ pub trait HostView: fmt::Debug {
     /// # Errors
     /// There is no such path, or it cannot be read.
     fn file_system(&self, path: &Path) -> io::Result<FileSystem>;
+
+    /// The absolute path without links of a regular file or a folder.
+    ///
+    /// # Errors
+    /// There is no such path, or it leads to something else.
+    fn real_path(&self, path: &Path) -> io::Result<PathBuf>;
+
+    /// Asks the kernel whether it would let the agent decide about these operations on files.
+    ///
+    /// # Errors
+    /// It would not: what the kernel said.
+    fn check_file_events(&self, tamper: &FileTamper) -> io::Result<()>;
 
     /// The regular file that a path leads to. Links are followed.
     ///

@@ -1,18 +1,18 @@
 //! The host that the agent runs on, for reading.
 
 use super::host_view::{FileSystem, FoundFile, HostView, NameResolver, NetworkSnapshot};
-use crate::changes::OriginalFile;
+use crate::changes::{self, OriginalFile};
 use crate::dns::{Resolver, Viewpoint, read_own};
-use crate::helpers::{self, NotTraceable};
+use crate::helpers::{self, FileTamper, NotTraceable};
 use crate::host::OpenFolder;
 use crate::memory_limits::{Memory, MemoryLimits};
 use crate::metrics::MetricUnavailable;
 use crate::netlink::{self, Interface, Namespace};
 use crate::packet_filter::{PacketFilter, Shaping};
-use crate::processes::{Cgroup, ProcessId, ProcessTable};
+use crate::processes::{Cgroup, Descriptors, ProcessId, ProcessTable, ThreadRoom};
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs as _, UdpSocket};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// The host that the agent runs on.
 #[derive(Debug, Default)]
@@ -31,6 +31,15 @@ impl HostView for LocalHost {
 
     fn check_freezable(&self, process: ProcessId) -> Result<(), NotTraceable> {
         helpers::check_traceable(&self.table, process)
+    }
+
+    fn descriptors(&self, process: ProcessId) -> io::Result<Option<Descriptors>> {
+        changes::check_limitable(&self.table, process)?;
+        self.table.descriptors(process)
+    }
+
+    fn thread_room(&self) -> io::Result<ThreadRoom> {
+        self.table.thread_room()
     }
 
     fn cgroup(&self, pid: i32) -> io::Result<Option<Cgroup>> {
@@ -59,6 +68,21 @@ impl HostView for LocalHost {
             available: system.f_bavail.saturating_mul(system.f_frsize),
             is_folder: rustix::fs::FileType::from_raw_mode(file.st_mode).is_dir(),
         })
+    }
+
+    fn real_path(&self, path: &Path) -> io::Result<PathBuf> {
+        let path = path.canonicalize()?;
+        let kind = rustix::fs::FileType::from_raw_mode(rustix::fs::stat(&path)?.st_mode);
+        match kind.is_file() || kind.is_dir() {
+            true => Ok(path),
+            false => Err(io::Error::other(
+                "it is neither a regular file nor a folder",
+            )),
+        }
+    }
+
+    fn check_file_events(&self, tamper: &FileTamper) -> io::Result<()> {
+        tamper.check()
     }
 
     fn file(&self, path: &Path) -> io::Result<FoundFile> {

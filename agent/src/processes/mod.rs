@@ -5,6 +5,7 @@
 
 mod cgroup;
 mod clock_shift;
+mod descriptors;
 mod matcher;
 mod own_processes;
 mod owner;
@@ -18,11 +19,13 @@ mod selector;
 mod services;
 mod signals;
 mod sockets;
+mod thread_room;
 mod users;
 mod visibility;
 
 pub use cgroup::Cgroup;
 pub(crate) use clock_shift::ClockShift;
+pub use descriptors::Descriptors;
 pub use owner::OwnerState;
 pub use program_note::ProgramNote;
 pub use protection::Protection;
@@ -32,6 +35,7 @@ pub use search::Found;
 pub use selector::{OneOrMany, Order, ProcessSelector, Relative, UserOf};
 pub use services::SeenService;
 pub use signals::{SIGKILL, SignalName, SignalState, signal_number};
+pub use thread_room::ThreadRoom;
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};

@@ -387,7 +387,7 @@ impl ProcessTable {
             .filter(|tracer| *tracer != 0)
     }
 
-    pub(super) fn status<T>(
+    pub(crate) fn status<T>(
         &self,
         pid: i32,
         key: &str,
@@ -409,6 +409,14 @@ impl ProcessTable {
                 .find_map(|line| line.strip_prefix(key))
                 .and_then(then)
         })?
+    }
+
+    /// The time by the clock that tells the starts of processes, in clock ticks since the machine's boot.
+    pub(crate) fn now(&self) -> Option<u64> {
+        let uptime = std::fs::read_to_string(self.root.join("uptime")).ok()?;
+        let uptime: f64 = uptime.split_ascii_whitespace().next()?.parse().ok()?;
+        let ticks = uptime * rustix::param::clock_ticks_per_second() as f64;
+        Some(self.shift.take_off(ticks as u64))
     }
 
     /// Whether exactly this process runs or is stopped; a zombie is not alive.

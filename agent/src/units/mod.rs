@@ -5,6 +5,7 @@ mod amount;
 mod fill;
 mod rate;
 mod size;
+mod syscall_name;
 
 pub(crate) use address::merged;
 pub use address::{IpNetwork, Port, PortRange};
@@ -12,6 +13,7 @@ pub use amount::Amount;
 pub(crate) use fill::Fill;
 pub use rate::Rate;
 pub use size::Size;
+pub use syscall_name::{ERRORS, ErrorName, SYSCALLS, SyscallName};
 
 use backburn_experiments::HumanDuration;
 

@@ -31,11 +31,12 @@ pub struct VictimProcess {
 
 impl VictimProcess {
     pub fn start(command: &mut Command) -> Self {
-        let mut child = command
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
+        Self::start_with(command, Stdio::null())
+    }
+
+    /// A child with this standard input.
+    pub fn start_with(command: &mut Command, stdin: Stdio) -> Self {
+        let mut child = command.stdin(stdin).stdout(Stdio::piped()).spawn().unwrap();
         let table = ProcessTable::default();
         let id = table.identify(child.id() as i32).unwrap();
         // The kernel lets the parent go on a moment before it has put the child's words in place.

@@ -4,14 +4,14 @@
 
 use crate::made::Made;
 use backburn_agent::dns::Viewpoint;
-use backburn_agent::helpers::NotTraceable;
+use backburn_agent::helpers::{FileTamper, NotTraceable};
 use backburn_agent::memory_limits::Memory;
 use backburn_agent::metrics::MetricUnavailable;
 use backburn_agent::packet_filter::{PacketFilter, Shaping};
 use backburn_agent::plan::{
     FileSystem, FoundFile, HostView, Interface, NameResolver, Namespace, NetworkSnapshot,
 };
-use backburn_agent::processes::{Cgroup, ProcessId, ProcessTable};
+use backburn_agent::processes::{Cgroup, Descriptors, ProcessId, ProcessTable, ThreadRoom};
 use std::collections::BTreeMap;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -29,6 +29,9 @@ pub struct MadeHost {
     /// The regular files with their content.
     pub files: BTreeMap<PathBuf, (FoundFile, Vec<u8>)>,
     pub max_file_bytes: Option<u64>,
+    /// What every process has open.
+    pub descriptors: Descriptors,
+    pub thread_room: ThreadRoom,
     /// The only name that has addresses.
     pub names: BTreeMap<String, Vec<IpAddr>>,
     pub interfaces: Vec<Interface>,
@@ -82,6 +85,17 @@ impl MadeHost {
             )]),
             files: BTreeMap::new(),
             max_file_bytes: None,
+            descriptors: Descriptors {
+                open: (0..10).collect(),
+                soft: 1024,
+                hard: 4096,
+                read_at: 0,
+            },
+            thread_room: ThreadRoom {
+                limit: 30_000,
+                used: 1_000,
+                of: "kernel.pid_max".into(),
+            },
             names: BTreeMap::from([("db.example".into(), vec![[10, 0, 0, 7].into()])]),
             interfaces: vec![link(1, "lo", true), link(2, "eth0", false)],
             addresses: vec![[10, 0, 0, 1].into()],
@@ -117,6 +131,14 @@ impl HostView for MadeHost {
         Ok(())
     }
 
+    fn descriptors(&self, _: ProcessId) -> io::Result<Option<Descriptors>> {
+        Ok(Some(self.descriptors.clone()))
+    }
+
+    fn thread_room(&self) -> io::Result<ThreadRoom> {
+        Ok(self.thread_room.clone())
+    }
+
     fn cgroup(&self, pid: i32) -> io::Result<Option<Cgroup>> {
         Ok(self.cgroups.get(&pid).map(|(cgroup, _)| cgroup.clone()))
     }
@@ -140,6 +162,18 @@ impl HostView for MadeHost {
     fn file_system(&self, path: &Path) -> io::Result<FileSystem> {
         let found = self.file_systems.get(path).copied();
         found.ok_or_else(|| missing("such path"))
+    }
+
+    fn real_path(&self, path: &Path) -> io::Result<PathBuf> {
+        let is_there = self.files.contains_key(path) || self.file_systems.contains_key(path);
+        match is_there {
+            true => Ok(path.to_owned()),
+            false => Err(missing("such path")),
+        }
+    }
+
+    fn check_file_events(&self, _: &FileTamper) -> io::Result<()> {
+        Ok(())
     }
 
     fn file(&self, path: &Path) -> io::Result<FoundFile> {

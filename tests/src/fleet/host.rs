@@ -23,6 +23,8 @@ pub struct Host {
     pub port: String,
     /// Where the agent keeps its state.
     pub state: PathBuf,
+    /// The program `backburn` that is the agent from when it starts again.
+    pub program: PathBuf,
     keeper: Child,
     /// The host's first process, as it is seen from here.
     first: i32,
@@ -57,6 +59,7 @@ impl Host {
             address: nodes.address(node),
             port: format!("port{node}"),
             state: folder.join(name),
+            program: programs::backburn(),
             keeper,
             first,
             connector: None,
@@ -74,7 +77,7 @@ impl Host {
     }
 
     pub(super) fn agent(&self, words: &[&str]) -> Command {
-        let mut command = self.command(programs::backburn());
+        let mut command = self.command(&self.program);
         command
             .arg("agent")
             .args(words)

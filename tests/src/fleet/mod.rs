@@ -58,6 +58,10 @@ pub struct Given {
     pub lease: &'static str,
     /// Where it keeps its data; below the fleet's folder where left out.
     pub data: Option<PathBuf>,
+    /// The program `backburn` that is the controller.
+    pub controller: PathBuf,
+    /// The program `backburn` that the agents are at first.
+    pub agents: PathBuf,
 }
 
 impl Default for Given {
@@ -66,6 +70,8 @@ impl Default for Given {
             policy: None,
             lease: "30s",
             data: None,
+            controller: programs::backburn(),
+            agents: programs::backburn(),
         }
     }
 }
@@ -88,9 +94,12 @@ impl Fleet {
     pub fn new(agents: &[(&str, &[&str])], given: Given) -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder can be made");
         let nodes = Nodes::new(agents.len());
-        let hosts = (agents.iter().enumerate())
-            .map(|(node, (name, _))| Host::new(&nodes, node, name, folder.path()))
-            .collect();
+        let host = |(node, (name, _)): (usize, &(&str, _))| {
+            let mut host = Host::new(&nodes, node, name, folder.path());
+            host.program.clone_from(&given.agents);
+            host
+        };
+        let hosts = agents.iter().enumerate().map(host).collect();
         let mut fleet = Fleet {
             hosts,
             controller: None,
@@ -148,7 +157,7 @@ impl Fleet {
             .append(true)
             .open(self.folder.path().join("controller.log"))
             .expect("a log can be written");
-        let mut command = Command::new(programs::backburn());
+        let mut command = Command::new(&self.given.controller);
         let data = self.data();
         command.args([
             "controller",
@@ -178,6 +187,16 @@ impl Fleet {
             is_up || self.is_over()
         });
         is_up
+    }
+
+    /// Tells the controller to end, and starts this program in its place, with the same data.
+    ///
+    /// # Panics
+    /// It does not end well, or does not come up.
+    pub fn replace_controller(&mut self, program: PathBuf) {
+        assert_eq!(self.end(), Some(0), "{}", self.log());
+        self.given.controller = program;
+        self.start(&[]);
     }
 
     /// Whether the controller has ended.

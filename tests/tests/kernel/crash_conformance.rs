@@ -48,6 +48,20 @@ impl Row {
     }
 }
 
+/// What is done at each place to a case that has fewer ways.
+const FEWER_WAYS: [&str; 3] = [
+    "the effect fails",
+    "agent killed after",
+    "both killed after, restart",
+];
+
+/// What is done to a case of which a few strikes are enough, when it acts: at its change, which is the fourth effect.
+const BRIEF_WAYS: [(&str, &str); 3] = [
+    ("the effect fails", "worker:fail:4"),
+    ("agent killed after", "worker:after:4"),
+    ("both killed after, restart", "worker:after:4:both"),
+];
+
 /// Every trial of one way: n goes up until the run has no n-th effect any more.
 fn each(row: &mut Row, way: &str, role: &str, run: impl Fn(&Strike) -> Trial) {
     for n in 1.. {
@@ -155,6 +169,7 @@ fn name_of_change(change: &Change) -> Option<&'static str> {
     match change {
         Change::Stop(_) => Some("stop"),
         Change::Kill(_) => Some("kill"),
+        Change::FileLimit(_) => Some("file-limit"),
         Change::Helper(_) => Some("helper"),
         Change::Replace(_) => Some("replace"),
         Change::Plugin(_) => Some("plug-in"),
@@ -191,7 +206,7 @@ fn changes_helpers_and_packet_effects_each_have_a_crash_case() {
             texts_under("harm", &entry["changes"], &mut effects);
             assert_eq!(place.restart(None).code(), Some(0), "{}", case.name);
         }
-        let all = ["helper", "kill", "plug-in", "stop"].map(str::to_owned);
+        let all = ["file-limit", "helper", "kill", "plug-in", "replace", "stop"].map(str::to_owned);
         assert_eq!(changes, BTreeSet::from(all));
         assert_eq!(helpers, serialized_variants::<HelperSpec>("role"));
         assert_eq!(effects, serialized_variants::<PacketEffect>("harm"));
@@ -204,7 +219,19 @@ fn process_killed_at_any_effect_leaves_nothing() {
         let mut rows = BTreeMap::new();
         for _ in 0..repeats() {
             for case in chosen() {
+                if case.is_brief() {
+                    for (way, failpoint) in BRIEF_WAYS {
+                        let outcome = trial(case, &Strike::Failpoint(failpoint.to_owned()));
+                        assert!(outcome.reached, "{}: {failpoint}", case.name);
+                        let row: &mut Row = rows.entry((case.name, way)).or_default();
+                        row.add(failpoint, outcome);
+                    }
+                    continue;
+                }
                 for (way, failpoint) in WAYS {
+                    if case.has_fewer_ways() && !FEWER_WAYS.contains(&way) {
+                        continue;
+                    }
                     let row: &mut Row = rows.entry((case.name, way)).or_default();
                     each(row, failpoint, "worker", |strike| trial(case, strike));
                 }
@@ -246,7 +273,10 @@ fn rescuer_killed_at_any_effect_leaves_nothing() {
         ];
         let mut rows = BTreeMap::new();
         for _ in 0..repeats() {
-            for case in chosen().iter().filter(|case| case.duration.is_some()) {
+            for case in chosen()
+                .iter()
+                .filter(|case| case.duration.is_some() && !case.is_brief())
+            {
                 for (way, role, failpoint) in ways {
                     let row: &mut Row = rows.entry((case.name, way)).or_default();
                     each(row, failpoint, role, |strike| {

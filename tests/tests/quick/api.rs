@@ -85,7 +85,7 @@ const OPERATIONS: [Row; 82] = [
         "/api/v1/actions",
         "operator",
         Some(r#"{"title": "", "owner": ""}"#),
-        400,
+        422,
     ),
     ("get", "/api/v1/actions/{action}", "viewer", None, 404),
     (

@@ -22,3 +22,4 @@ mod page;
 mod toolkit_differences;
 mod toolkit_runs;
 mod toolkit_values;
+mod versions;

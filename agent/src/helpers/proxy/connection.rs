@@ -9,7 +9,7 @@ use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
 use rustix::net::sockopt::set_socket_linger;
 use std::io;
-use std::net::TcpStream;
+use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
 /// How long an upstream may take to answer.
@@ -32,7 +32,7 @@ pub(super) fn pass_on(
     counter: &ConnectionCounter<'_>,
 ) -> io::Result<()> {
     let accepted = Instant::now();
-    let upstream = connect(proxy)?;
+    let upstream = connect(&proxy.upstream)?;
     for end in [client, &upstream] {
         resets_when_dropped(end)?;
         // Whoever writes has gathered what he wanted to; it is not gathered again.
@@ -72,14 +72,14 @@ pub(super) fn pass_on(
 
 /// Has the kernel reset a connection when its socket is closed, by this process or by its death: what broke
 /// off is not to be taken for what is whole.
-pub(super) fn resets_when_dropped(end: &TcpStream) -> io::Result<()> {
+pub(in crate::helpers) fn resets_when_dropped(end: &TcpStream) -> io::Result<()> {
     Ok(set_socket_linger(end, Some(Duration::ZERO))?)
 }
 
-/// The first of the upstream's addresses that answers.
-fn connect(proxy: &Proxy) -> io::Result<TcpStream> {
+/// A connection to the first of the addresses that answers.
+pub(in crate::helpers) fn connect(addresses: &[SocketAddr]) -> io::Result<TcpStream> {
     let mut last = io::Error::other("it has no address");
-    for address in &proxy.upstream {
+    for address in addresses {
         match TcpStream::connect_timeout(address, CONNECT_TIMEOUT) {
             Ok(upstream) => return Ok(upstream),
             Err(error) => last = error,

@@ -2,17 +2,15 @@
 //! `/proc/PID/fdinfo`. It keeps none of its own: a listening socket does not count what it
 //! accepts, and a closed connection takes its figures with it.
 
+use crate::helpers::event_counts::{EventCount, event_counts};
 use crate::processes::{ProcessId, ProcessTable};
-use rustix::event::{EventfdFlags, eventfd};
-use rustix::io::Errno;
-use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 /// The counters of a proxy. They are its first eventfds, in this order.
 pub(super) struct Counters {
-    connections: OwnedFd,
-    affected: OwnedFd,
-    bytes: OwnedFd,
+    connections: EventCount,
+    affected: EventCount,
+    bytes: EventCount,
 }
 
 /// What the proxy has counted so far.
@@ -28,27 +26,20 @@ pub(crate) struct ProxyCounts {
 
 impl Counters {
     pub(super) fn new() -> rustix::io::Result<Self> {
-        let counter = || eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK);
         Ok(Counters {
-            connections: counter()?,
-            affected: counter()?,
-            bytes: counter()?,
+            connections: EventCount::new()?,
+            affected: EventCount::new()?,
+            bytes: EventCount::new()?,
         })
     }
 
     pub(super) fn connection(&self) {
-        add(&self.connections, 1);
+        self.connections.add(1);
     }
 
     pub(super) fn bytes(&self, count: usize) {
-        add(&self.bytes, count as u64);
+        self.bytes.add(count as u64);
     }
-}
-
-fn add(counter: &OwnedFd, count: u64) {
-    let added = rustix::io::write(counter, &count.to_ne_bytes());
-    // A count of 2^64 - 2 is full; nothing else can go wrong with one's own eventfd.
-    debug_assert!(matches!(added, Ok(8) | Err(Errno::AGAIN)), "{added:?}");
 }
 
 /// The counters, as one connection sees them: it is harmed once.
@@ -68,7 +59,7 @@ impl<'a> ConnectionCounter<'a> {
     /// Some harm was done to the connection.
     pub(super) fn affected(&self) {
         if !self.affected.swap(true, Ordering::Relaxed) {
-            add(&self.counters.affected, 1);
+            self.counters.affected.add(1);
         }
     }
 
@@ -80,16 +71,7 @@ impl<'a> ConnectionCounter<'a> {
 
 /// What the proxy with this process id has counted, read from outside.
 pub(crate) fn counted(id: ProcessId, table: &ProcessTable) -> Option<ProxyCounts> {
-    let mut descriptors = table.entries(id.pid, "fdinfo").ok()?;
-    descriptors.sort_unstable();
-    let mut counts = descriptors.into_iter().filter_map(|descriptor| {
-        let file = table.root().join(format!("{}/fdinfo/{descriptor}", id.pid));
-        let text = std::fs::read_to_string(file).ok()?;
-        let count = text
-            .lines()
-            .find_map(|line| line.strip_prefix("eventfd-count:"))?;
-        u64::from_str_radix(count.trim(), 16).ok()
-    });
+    let mut counts = event_counts(id, table)?.into_iter();
     Some(ProxyCounts {
         connections: counts.next()?,
         affected: counts.next()?,

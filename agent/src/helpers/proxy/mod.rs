@@ -1,12 +1,16 @@
 //! A proxy for TCP: it listens, passes each connection on to an upstream, and harms those that it
 //! is told to. Wants no rights and touches nothing but what comes to it.
 
+mod accepting;
 mod connection;
 mod counters;
 mod relay;
 mod stream_effects;
 mod throttle;
 
+pub(crate) use accepting::bound;
+pub(super) use accepting::serve_connections;
+pub(super) use connection::{connect, resets_when_dropped};
 pub(crate) use counters::counted;
 pub use stream_effects::{Slicer, StreamEffects};
 
@@ -16,30 +20,17 @@ use super::display::size;
 use super::evidence::{effect, effect_of_living};
 use super::helper::{AlteredPlace, Helper};
 use super::memory::MemoryBallast;
-use crate::precise_timer::use_precise_timers;
 use crate::processes::ProcessTable;
 use backburn_experiments::HumanDuration;
 use backburn_experiments::wire::Effect;
 use counters::{ConnectionCounter, Counters};
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng as _, SeedableRng as _};
-use rustix::io::Errno;
-use rustix::net::{AddressFamily, SocketType, bind, listen, sockopt};
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::io;
-use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::os::fd::OwnedFd;
+use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
-use std::time::Duration;
-
-/// How many connections may wait to be accepted.
-const BACKLOG: i32 = 4096;
-/// What a connection's thread has for itself; it needs a few pages.
-const THREAD_STACK_BYTES: usize = 128 << 10;
-/// How long is waited where there is nothing left to accept a connection with.
-const ACCEPT_RETRY_DELAY: Duration = Duration::from_millis(10);
 
 /// A proxy, as data.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -94,23 +85,6 @@ impl Proxy {
             rngs: [numbers(1), numbers(2)],
         }
     }
-}
-
-/// Binds a socket, which does not listen yet: nobody notices.
-///
-/// # Errors
-/// What the kernel said: the address is in use, or is none of this host, or the port is for root.
-pub(crate) fn bound(address: SocketAddr) -> io::Result<OwnedFd> {
-    let family = match address {
-        SocketAddr::V4(_) => AddressFamily::INET,
-        SocketAddr::V6(_) => AddressFamily::INET6,
-    };
-    let flags = rustix::net::SocketFlags::CLOEXEC;
-    let socket = rustix::net::socket_with(family, SocketType::STREAM, flags, None)?;
-    // What is left of connections that were closed is no reason to refuse.
-    sockopt::set_socket_reuseaddr(&socket, true)?;
-    bind(&socket, &address)?;
-    Ok(socket)
 }
 
 impl Helper for Proxy {
@@ -193,75 +167,16 @@ impl Helper for Proxy {
 }
 
 fn run(proxy: &Proxy, process: &HelperProcess) -> Result<(), HelperError> {
-    let failed = |what: &str, error: io::Error| HelperError::new(format!("{what}: {error}"));
     // Before anything else that is an eventfd: they are found by their order.
-    let counters = Counters::new().map_err(|error| failed("counters", error.into()))?;
-    process.first_to_be_killed()?;
-    let limit = getrlimit(Resource::Nofile);
-    // As many connections as the host lets one process have.
-    setrlimit(
-        Resource::Nofile,
-        Rlimit {
-            current: limit.maximum,
-            ..limit
-        },
-    )
-    .map_err(|error| failed("the limit of open files", error.into()))?;
-    use_precise_timers().map_err(|error| failed("the timer's slack", error))?;
-    let at = format!("listening on {}", proxy.listen);
-    let socket = bound(proxy.listen).map_err(|error| failed(&at, error))?;
-    listen(&socket, BACKLOG).map_err(|error| failed(&at, error.into()))?;
-    let listener = TcpListener::from(socket);
-    process.ready(at.clone())?;
-    serve(&listener, &Arc::new(proxy.clone()), &Arc::new(counters))
-        .map_err(|error| failed(&at, error))
-}
-
-/// Accepts connections until it is killed.
-fn serve(listener: &TcpListener, proxy: &Arc<Proxy>, counters: &Arc<Counters>) -> io::Result<()> {
-    let mut number = 0;
-    loop {
-        let client = match listener.accept() {
-            Ok((client, _)) => client,
-            Err(error) => {
-                match Errno::from_io_error(&error) {
-                    // Nothing to accept it with: others have to end first.
-                    Some(Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM) => {
-                        std::thread::sleep(ACCEPT_RETRY_DELAY);
-                    }
-                    Some(Errno::BADF | Errno::INVAL | Errno::NOTSOCK) => return Err(error),
-                    // Errors of the connection that is accepted are told here, too: accept(2).
-                    _ => {}
-                }
-                continue;
-            }
-        };
+    let counters = Counters::new()
+        .map_err(|error| HelperError::new(format!("counters: {}", io::Error::from(error))))?;
+    let passed = proxy.clone();
+    let service = move |client: &TcpStream, number: u64| {
         counters.connection();
-        start(client, proxy, number, counters);
-        number += 1;
-    }
-}
-
-/// Passes one connection on, on a thread of its own. What can't be passed on is reset.
-fn start(client: TcpStream, proxy: &Arc<Proxy>, number: u64, counters: &Arc<Counters>) {
-    if let Err(error) = connection::resets_when_dropped(&client) {
-        tracing::debug!(%error, "a connection was gone as it came");
-        return;
-    }
-    let (proxy, counters) = (Arc::clone(proxy), Arc::clone(counters));
-    let started = std::thread::Builder::new()
-        .stack_size(THREAD_STACK_BYTES)
-        .spawn(move || {
-            let tally = ConnectionCounter::new(&counters);
-            let chosen = proxy.choose(number);
-            if let Err(error) = connection::pass_on(&client, &proxy, chosen, &tally) {
-                tracing::debug!(%error, "a connection could not be passed on");
-            }
-        });
-    if let Err(error) = started {
-        // The client went with the closure, and was reset.
-        tracing::debug!(%error, "no thread for a connection");
-    }
+        let tally = ConnectionCounter::new(&counters);
+        connection::pass_on(client, &passed, passed.choose(number), &tally)
+    };
+    serve_connections(proxy.listen, process, Arc::new(service))
 }
 
 #[cfg(test)]

@@ -1,0 +1,97 @@
+//! What faults on system calls, files and limits require.
+
+use super::{Availability, HostFinding, finding};
+use crate::helpers::{FileOperation, FileTamper, FileVerdict, has_capability};
+use crate::processes::ProcessTable;
+use crate::units::SYSCALLS;
+use backburn_experiments::HumanDuration;
+
+/// `CAP_SYS_RESOURCE` of the kernel's `include/uapi/linux/capability.h`.
+const CAP_SYS_RESOURCE: u32 = 24;
+
+/// Examines what these faults require.
+pub(super) fn examine() -> Vec<HostFinding> {
+    vec![system_calls(), file_events(), limits(), threads()]
+}
+
+fn system_calls() -> HostFinding {
+    let name = "system calls";
+    match SYSCALLS.len() {
+        0 => finding(
+            name,
+            Availability::No,
+            "not known on this kind of machine",
+            "`syscall-error`, `syscall-latency` and `fsync-loss` require 64-bit x86",
+        ),
+        known => finding(
+            name,
+            Availability::Yes,
+            format!("{known} can be altered, where tracing is possible"),
+            "",
+        ),
+    }
+}
+
+/// Asks for events of the agent's own program, and takes that back at once.
+fn file_events() -> HostFinding {
+    let name = "file events";
+    let tried = |operation| {
+        FileTamper {
+            paths: std::env::current_exe().into_iter().collect(),
+            on: vec![operation],
+            verdict: FileVerdict::Delay {
+                delay: HumanDuration::default(),
+                jitter: HumanDuration::default(),
+            },
+            percent: 100.0,
+            seed: 0,
+        }
+        .check()
+    };
+    match (tried(FileOperation::Open), tried(FileOperation::Access)) {
+        (Ok(()), Ok(())) => finding(
+            name,
+            Availability::Yes,
+            "opens, reads and writes, with any of the errors of `file-error`",
+            "",
+        ),
+        (Ok(()), Err(error)) => finding(
+            name,
+            Availability::Partly,
+            format!("opens and reads; writes: {error}"),
+            "`file-latency` and `file-error` with `\"on\": \"access\"` require Linux 6.14 and ext4, xfs or btrfs; before 6.14, `file-error` gives EPERM only",
+        ),
+        (Err(error), _) => finding(
+            name,
+            Availability::No,
+            format!("fanotify: {error}"),
+            "`file-latency` and `file-error` require root and a kernel with CONFIG_FANOTIFY_ACCESS_PERMISSIONS",
+        ),
+    }
+}
+
+fn limits() -> HostFinding {
+    let name = "limits";
+    match has_capability(CAP_SYS_RESOURCE) {
+        true => finding(name, Availability::Yes, "those of any process", ""),
+        false => finding(
+            name,
+            Availability::Partly,
+            "those of processes of the agent's own user and group",
+            "`fd-exhaust` on other processes requires CAP_SYS_RESOURCE",
+        ),
+    }
+}
+
+fn threads() -> HostFinding {
+    let name = "threads";
+    match ProcessTable::default().thread_room() {
+        Ok(room) => finding(name, Availability::Yes, room.to_string(), ""),
+        Err(error) => finding(
+            name,
+            Availability::No,
+            error.to_string(),
+            "`process-exhaust` does not know how much it may take",
+        ),
+    }
+}

@@ -1,0 +1,46 @@
+//! Plans of faults for the tests of what they do.
+#![allow(dead_code, reason = "each test file uses its own part")]
+
+use backburn_agent::changes::Change;
+use backburn_agent::faults::{PlanContext, find};
+use backburn_agent::helpers::HelperSpec;
+use backburn_agent::host::{Host, HostRole, Invocation};
+use backburn_agent::plan::{HostView, Plan, ProtectedPaths};
+use backburn_agent::processes::Protection;
+use backburn_experiments::HumanDuration;
+use backburn_experiments::wire::Refusal;
+use serde_json::Value;
+use std::path::Path;
+
+/// What a fault would do on a host whose state folder is `/protected`.
+pub fn plan(host: &dyn HostView, fault: &str, arguments: Value) -> Result<Plan, Refusal> {
+    let Value::Object(arguments) = arguments else {
+        panic!("{arguments} is no object")
+    };
+    let context = PlanContext {
+        host,
+        protection: &Protection::default(),
+        protected_ports: &[22],
+        protected_paths: &ProtectedPaths::new(Path::new("/protected"), Path::new("/none"), &[]),
+        control_connection: None,
+        injection: "trial",
+        first_mark: 0,
+        held: &[],
+        duration: Some(HumanDuration::seconds(10)),
+        seed: 1,
+    };
+    find(fault).unwrap().plan(&arguments, &context)
+}
+
+/// The helper of a plan that has nothing else.
+pub fn helper_of(plan: &Plan) -> HelperSpec {
+    match plan.changes.as_slice() {
+        [Change::Helper(helper)] => helper.spec.clone(),
+        changes => panic!("{changes:?}"),
+    }
+}
+
+/// The machine, for changes.
+pub fn host() -> Host {
+    Host::new(HostRole::Command, Invocation { prefix: Vec::new() })
+}
