@@ -406,10 +406,11 @@ fn services_are_those_that_listen_or_are_connected_and_that_nothing_protects() {
     let peer = server.local_addr().unwrap();
     let code = format!(
         "import socket, time\ns = socket.socket(); s.bind(('127.0.0.1', 0)); s.listen()\n\
-         c = socket.create_connection(('127.0.0.1', {}))\nc.send(str(s.getsockname()[1]).encode() + b'\\n')\ntime.sleep(60)",
+         c = socket.create_connection(('127.0.0.1', {}))\n\
+         c.send(str(s.getsockname()[1]).encode() + b'\\n')\nprint('ready', flush=True)\ntime.sleep(60)",
         peer.port()
     );
-    let victim = VictimProcess::start(python().arg("-c").arg(code));
+    let victim = python(&code);
     let (stream, _) = server.accept().unwrap();
     let mut port = String::new();
     std::io::BufRead::read_line(&mut std::io::BufReader::new(stream), &mut port).unwrap();

@@ -237,7 +237,9 @@ pub(super) fn reverted(report: &RunReport) -> Vec<ReportBlock<'_>> {
     let touched = report.hits.iter().filter(|hit| hit.clean.is_some()).count();
     let sentence = match (touched, owed.len()) {
         (0, 0) => "Nothing had to be reverted.".to_owned(),
+        (1, 0) => "The fault was observed to be gone.".to_owned(),
         (faults, 0) => format!("All {faults} faults were observed to be gone."),
+        (_, 1) => "A fault was NOT observed to be gone.".to_owned(),
         (_, left) => format!("{left} faults were NOT observed to be gone."),
     };
     let mut blocks = vec![ReportBlock::Text(sentence)];

@@ -106,11 +106,6 @@ pub(super) fn objectives(
         .filter_map(|hit| hit.from)
         .min_by(f64::total_cmp);
     let since = |at: Option<f64>| Some(at? - first_fault?);
-    let outages = verdict.outages.iter().map(|(_, outage)| outage);
-    let noticed = outages
-        .filter(|outage| first_fault.is_some_and(|fault| outage.until >= fault))
-        .map(|outage| outage.from.max(first_fault.unwrap_or_default()))
-        .min_by(f64::total_cmp);
     let timed = |name: &str, seconds: Option<f64>, missing: &str| Objective {
         name: name.into(),
         wanted: None,
@@ -136,7 +131,7 @@ pub(super) fn objectives(
     let never = "nothing was out of tolerance";
     all.push(timed(
         "time to detect, by the probes",
-        since(noticed),
+        since(read.first_failure),
         never,
     ));
     let after = first_fault.unwrap_or_default();
