@@ -104,7 +104,7 @@ pub(super) fn probes_of(service: &SeenService) -> Vec<Value> {
             IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
             ip => ip,
         };
-        json!({"type": "probe", "name": format!("{} accepts connections", service.name),
+        json!({"type": "probe", "name": format!("{} at {at} accepts connections", service.name),
             "tolerance": {"type": "jsonpath", "path": "$.connected", "expect": [true]},
             "provider": {"type": "tcp", "host": host.to_string(), "port": at.port(), "timeout": 2}})
     });
