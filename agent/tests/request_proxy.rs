@@ -7,20 +7,17 @@ mod common;
 mod look;
 mod made;
 mod made_host;
+mod proxied;
 
-use backburn_agent::helpers::HelperSpec;
-use backburn_agent::plan::LocalHost;
-use backburn_agent::processes::ProcessTable;
-use common::{Helper, VictimProcess, until};
-use look::{helper_of, plan};
+use common::{VictimProcess, until};
+use look::plan;
 use made_host::MadeHost;
-use serde_json::{Value, json};
+use proxied::{Proxied, free_port};
+use serde_json::json;
 use std::io::{Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
 use std::process::Command;
 use std::time::{Duration, Instant};
-
-const LONG: u64 = 60_000;
 
 /// Answers each request with its method, path and body: of a known length; in chunks below `/chunks`; to the end below `/end`.
 const SERVER: &str = "
@@ -51,57 +48,6 @@ class Handler(http.server.BaseHTTPRequestHandler):
 server = http.server.ThreadingHTTPServer(('127.0.0.1', 0), Handler)
 print(server.server_port, flush=True)
 server.serve_forever()";
-
-/// A port of the loopback that is free.
-fn free_port() -> u16 {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    listener.local_addr().unwrap().port()
-}
-
-/// A proxy between a free port and an upstream.
-struct Proxied {
-    role: HelperSpec,
-    helper: Helper,
-    port: u16,
-}
-
-impl Proxied {
-    fn start(fault: &str, upstream: u16, mut arguments: Value) -> Self {
-        let port = free_port();
-        arguments["listen"] = json!(format!("127.0.0.1:{port}"));
-        arguments["upstream"] = json!(format!("127.0.0.1:{upstream}"));
-        let role = helper_of(&plan(&LocalHost::default(), fault, arguments).unwrap());
-        let helper = Helper::start(&role, LONG);
-        helper.ready();
-        Proxied { role, helper, port }
-    }
-
-    fn figure(&self, name: &str) -> f64 {
-        let effect = self
-            .role
-            .helper()
-            .effect(self.helper.id.pid, &ProcessTable::default());
-        effect.figures[name]
-    }
-
-    fn connect(&self) -> TcpStream {
-        let stream = TcpStream::connect(("127.0.0.1", self.port)).unwrap();
-        stream
-            .set_read_timeout(Some(Duration::from_secs(10)))
-            .unwrap();
-        stream
-    }
-
-    /// What comes back when this is sent and no more.
-    fn talk(&self, sent: &str) -> String {
-        let mut stream = self.connect();
-        stream.write_all(sent.as_bytes()).unwrap();
-        stream.shutdown(std::net::Shutdown::Write).unwrap();
-        let mut came = String::new();
-        stream.read_to_string(&mut came).unwrap();
-        came
-    }
-}
 
 fn http_server() -> (VictimProcess, u16) {
     let mut server = VictimProcess::start(Command::new("python3").args(["-c", SERVER]));
@@ -199,7 +145,7 @@ fn http_fail_delays_resets_and_ends_with_its_helper() {
             .contains("200")
     );
     assert!(begin.elapsed() >= Duration::from_millis(300));
-    let reset = Proxied::start(
+    let mut reset = Proxied::start(
         "http-fail",
         upstream,
         json!({"path": "^/lost", "abort": true}),
@@ -217,19 +163,9 @@ fn http_fail_delays_resets_and_ends_with_its_helper() {
     );
     assert_eq!(reset.figure("affected-requests"), 1.0);
     // In the middle of a connection.
-    let Proxied {
-        mut helper,
-        port,
-        role,
-    } = reset;
-    helper.kill();
-    assert!(TcpStream::connect(("127.0.0.1", port)).is_err());
-    assert!(
-        !role
-            .helper()
-            .effect(helper.id.pid, &ProcessTable::default())
-            .acts
-    );
+    reset.kill();
+    assert!(TcpStream::connect(("127.0.0.1", reset.port)).is_err());
+    assert!(!reset.acts());
 }
 
 #[test]
@@ -378,6 +314,30 @@ fn request_faults_bad_input_is_refused_with_its_place() {
             "http-fail",
             json!({"response-headers": {"a": "1\r\nb: 2"}}),
             "$.response-headers.a",
+        ),
+        ("postgres-fail", json!({"code": "40001"}), ""),
+        ("postgres-fail", json!({}), "$"),
+        ("postgres-fail", json!({"code": "00000"}), "$.code"),
+        ("postgres-fail", json!({"code": "4000"}), "$.code"),
+        (
+            "postgres-fail",
+            json!({"delay": "1s", "message": "no"}),
+            "$.message",
+        ),
+        (
+            "postgres-fail",
+            json!({"code": "40001", "abort": true}),
+            "$.abort",
+        ),
+        (
+            "postgres-fail",
+            json!({"code": "40001", "command": "SELECT 1"}),
+            "$.command",
+        ),
+        (
+            "postgres-fail",
+            json!({"code": "40001", "statement": "("}),
+            "$.statement",
         ),
         ("redis-fail", json!({"error": "ERR no"}), ""),
         ("redis-fail", json!({}), "$"),

@@ -141,6 +141,13 @@ pub const CASES: &[Case] = &[
         victims_survive: true,
     },
     Case {
+        name: "postgres-fail",
+        fault: "postgres-fail",
+        arguments: |_| json!({"listen": "127.0.0.1:15435", "upstream": "127.0.0.1:9", "code": "40001"}),
+        duration: SHORT,
+        victims_survive: true,
+    },
+    Case {
         name: "redis-fail",
         fault: "redis-fail",
         arguments: |_| json!({"listen": "127.0.0.1:15434", "upstream": "127.0.0.1:9", "error": "ERR no"}),
@@ -257,7 +264,7 @@ pub const CASES: &[Case] = &[
 /// The cases of helpers that leave nothing and make no change of their own, so that they come to the same effects as `cpu-stress`, which
 /// is struck at every one: a few strikes while they act are enough. With `BACKBURN_CRASH_CASE` or `BACKBURN_CRASH_TRIALS`, they are
 /// struck like the others.
-const BRIEF: [&str; 9] = [
+const BRIEF: [&str; 10] = [
     "process-exhaust",
     "io-stress",
     "syscall-error",
@@ -266,6 +273,7 @@ const BRIEF: [&str; 9] = [
     "file-latency",
     "file-error",
     "http-fail",
+    "postgres-fail",
     "redis-fail",
 ];
 

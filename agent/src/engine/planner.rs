@@ -183,11 +183,19 @@ impl HeldResource {
     }
 }
 
-/// Whether two resources are the same, or one is part of the other, as `cpu:1` is part of `cpu`.
+/// Whether two resources are the same, or one is part of the other, as `cpu:1` is part of `cpu`, and a file of the folder in which it is: a
+/// fault on operations in a folder would keep another from reverting a file there.
 fn overlap(one: &str, other: &str) -> bool {
     let part = |whole: &str, part: &str| {
-        part.strip_prefix(whole)
-            .is_some_and(|rest| rest.is_empty() || rest.starts_with(':'))
+        let is_file = whole.starts_with("file:/");
+        let whole = if is_file {
+            whole.trim_end_matches('/')
+        } else {
+            whole
+        };
+        part.strip_prefix(whole).is_some_and(|rest| {
+            rest.is_empty() || rest.starts_with(':') || (is_file && rest.starts_with('/'))
+        })
     };
     part(one, other) || part(other, one)
 }
@@ -278,5 +286,21 @@ mod tests {
         );
         let hint = held(crate::engine::BY_HAND).refusal().hint.unwrap();
         assert!(hint.contains("`backburn-agent revert r1-1`"), "{hint}");
+    }
+    #[test]
+    fn resources_overlap_where_one_is_part_of_the_other() {
+        for (one, other, expected) in [
+            ("cpu", "cpu:1", true),
+            ("cpu:1", "cpu:10", false),
+            ("process:1@2", "open-files:1@2", false),
+            ("file:/var/app", "file:/var/app/index", true),
+            ("file:/var/app/index", "file:/var/app/index", true),
+            ("file:/var/app", "file:/var/application", false),
+            ("file:/var/app/index", "file:/var/app/spool", false),
+            ("file:/", "file:/index", true),
+        ] {
+            assert_eq!(overlap(one, other), expected, "{one} {other}");
+            assert_eq!(overlap(other, one), expected, "{other} {one}");
+        }
     }
 }

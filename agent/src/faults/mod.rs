@@ -25,6 +25,7 @@ mod network_loss;
 mod network_partition;
 mod network_reject;
 mod network_reorder;
+mod postgres_fail;
 mod process_exhaust;
 mod process_kill;
 mod process_pause;
@@ -68,6 +69,7 @@ pub const FAULTS: &[Fault] = &[
     Fault::of::<network_partition::NetworkPartition>(),
     Fault::of::<network_reject::NetworkReject>(),
     Fault::of::<network_reorder::NetworkReorder>(),
+    Fault::of::<postgres_fail::PostgresFail>(),
     Fault::of::<process_exhaust::ProcessExhaust>(),
     Fault::of::<process_kill::ProcessKill>(),
     Fault::of::<process_pause::ProcessPause>(),

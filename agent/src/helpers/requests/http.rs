@@ -412,7 +412,7 @@ pub(super) fn serve(
         let body = request.body(None)?;
         let waits_for_consent = request.has_word("expect", "100-continue");
         if is_chosen {
-            talk.delay_or_abort()?;
+            talk.proxy.delay_or_abort()?;
             if let Some(status) = rule.status {
                 let (mut to, stays_open) = (talk.to_client, request.stays_open());
                 if !waits_for_consent {

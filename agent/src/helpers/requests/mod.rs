@@ -3,9 +3,11 @@
 
 mod http;
 mod incoming;
+mod postgres;
 mod redis;
 
 pub use http::HttpRule;
+pub use postgres::PostgresRule;
 pub use redis::RedisRule;
 
 use super::HelperError;
@@ -58,6 +60,8 @@ pub struct RequestProxy {
 pub enum RequestRule {
     /// Requests by HTTP of version 1.
     Http(HttpRule),
+    /// Statements to a PostgreSQL server.
+    Postgres(PostgresRule),
     /// Commands to a Redis server.
     Redis(RedisRule),
 }
@@ -70,6 +74,7 @@ impl Helper for RequestProxy {
     fn describe(&self) -> String {
         let which = match &self.rule {
             RequestRule::Http(rule) => rule.describe(),
+            RequestRule::Postgres(rule) => rule.describe(),
             RequestRule::Redis(rule) => rule.describe(),
         };
         let share = match self.percent {
@@ -175,18 +180,20 @@ struct Conversation<'a> {
     choice: &'a Choice,
 }
 
-impl Conversation<'_> {
+impl RequestProxy {
     /// Has a chosen request wait. An error where its connection is to be reset.
     fn delay_or_abort(&self) -> io::Result<()> {
-        if let Some(delay) = self.proxy.delay {
+        if let Some(delay) = self.delay {
             std::thread::sleep(delay.0);
         }
-        match self.proxy.abort {
+        match self.abort {
             true => Err(io::Error::other("reset as asked")),
             false => Ok(()),
         }
     }
+}
 
+impl Conversation<'_> {
     /// Passes on what is left, both ways, without a look at it.
     fn pass_rest(self) -> io::Result<()> {
         pass_both(self.client, self.upstream)
@@ -208,6 +215,7 @@ fn run(proxy: &RequestProxy, process: &HelperProcess) -> Result<(), HelperError>
     let wrong = |error: regex::Error| HelperError::new(error.to_string());
     let patterns = match &proxy.rule {
         RequestRule::Http(rule) => Patterns::Http(rule.patterns().map_err(wrong)?),
+        RequestRule::Postgres(rule) => Patterns::Postgres(rule.pattern().map_err(wrong)?),
         RequestRule::Redis(rule) => Patterns::Redis(rule.pattern().map_err(wrong)?),
     };
     let passed = proxy.clone();
@@ -229,6 +237,9 @@ fn run(proxy: &RequestProxy, process: &HelperProcess) -> Result<(), HelperError>
             (RequestRule::Http(rule), Patterns::Http(patterns)) => {
                 http::serve(conversation, rule, patterns)?;
             }
+            (RequestRule::Postgres(rule), Patterns::Postgres(pattern)) => {
+                postgres::serve(conversation, rule, pattern.as_ref())?;
+            }
             (RequestRule::Redis(rule), Patterns::Redis(pattern)) => {
                 redis::serve(conversation, rule, pattern.as_ref())?;
             }
@@ -247,5 +258,6 @@ fn run(proxy: &RequestProxy, process: &HelperProcess) -> Result<(), HelperError>
 /// The patterns of a rule, once they are compiled.
 enum Patterns {
     Http(http::HttpPatterns),
+    Postgres(Option<regex::bytes::Regex>),
     Redis(Option<regex::bytes::Regex>),
 }

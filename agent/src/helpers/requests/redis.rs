@@ -182,7 +182,7 @@ pub(super) fn serve(
             && pattern.is_none_or(|pattern| pattern.is_match(&command.key));
         let is_chosen = talk.choice.choose(is_meant);
         if is_chosen {
-            talk.delay_or_abort()?;
+            talk.proxy.delay_or_abort()?;
         }
         let fails = rule.error.as_ref().filter(|_| is_chosen);
         let to_upstream = match fails {
