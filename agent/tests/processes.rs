@@ -6,7 +6,7 @@ mod common;
 
 use backburn_agent::doctor::{self, Availability};
 use backburn_agent::metrics::Metrics;
-use backburn_agent::processes::{Found, ProcessSelector, ProcessTable, Protection};
+use backburn_agent::processes::{Found, ProcessSelector, ProcessTable, Protection, SeenService};
 use backburn_experiments::document::HostMetric;
 use backburn_experiments::wire::Refusal;
 use common::{VictimProcess, is_root, python, until};
@@ -398,4 +398,41 @@ fn doctor_reports_everything_and_hints_at_what_is_missing() {
             .ok,
         Availability::No
     );
+}
+
+#[test]
+fn services_are_those_that_listen_or_are_connected_and_that_nothing_protects() {
+    let server = TcpListener::bind("127.0.0.1:0").unwrap();
+    let peer = server.local_addr().unwrap();
+    let code = format!(
+        "import socket, time\ns = socket.socket(); s.bind(('127.0.0.1', 0)); s.listen()\n\
+         c = socket.create_connection(('127.0.0.1', {}))\n\
+         c.send(str(s.getsockname()[1]).encode() + b'\\n')\nprint('ready', flush=True)\ntime.sleep(60)",
+        peer.port()
+    );
+    let victim = python(&code);
+    let (stream, _) = server.accept().unwrap();
+    let mut port = String::new();
+    std::io::BufRead::read_line(&mut std::io::BufReader::new(stream), &mut port).unwrap();
+    let at = ([127, 0, 0, 1], port.trim().parse().unwrap()).into();
+    let name = ProcessTable::default().name(victim.id.pid).unwrap();
+    let seen = |protection: &Protection| {
+        let all = SeenService::all(&ProcessTable::default(), protection).unwrap();
+        all.into_iter()
+            .find(|service| service.listening.contains(&at))
+    };
+    let service = seen(&Protection::default()).unwrap();
+    assert_eq!(
+        (service.name.as_str(), service.processes),
+        (name.as_str(), 1)
+    );
+    assert!(
+        service.is_in_own_network && service.peers.contains(&peer),
+        "{service:?}"
+    );
+    let protecting = Protection {
+        names: vec![name],
+        ..Protection::default()
+    };
+    assert_eq!(seen(&protecting), None);
 }

@@ -475,3 +475,45 @@ fn run_with_a_held_lock_waits_until_the_other_is_over() {
     let audit = controller.says(&["audit", "--json"]);
     assert!(audit.out.matches("\"lock\"").count() <= 4, "{}", audit.out);
 }
+
+#[test]
+fn report_of_a_game_day_verifies_until_somebody_changes_it() {
+    let controller = Controller::start();
+    let folder = controller.folder.path();
+    let day = json!({"game-day": {"title": "A talk", "purpose": "We learn who answers.", "mode": "tabletop",
+        "steps": [{"title": "The phone rings", "lasts": "1h", "discuss": "by-hand"}]}});
+    write(folder, "talk.json", &day);
+    let id = controller.says(&["gameday", "prepare", "talk.json"]);
+    let id = id.out.trim();
+    let next = || assert_eq!(controller.says(&["gameday", "next", id]).code, 0);
+    next();
+    let open = controller.says(&["report", id]);
+    assert_eq!(open.code, 3, "{open:?}");
+    assert!(open.err.contains("is not over"), "{open:?}");
+    let blames = controller.says(&["note", id, "Bob should have known"]);
+    assert_eq!(blames.code, 0, "{blames:?}");
+    next();
+    next();
+    for (flag, file) in [
+        ("--html", "a.html"),
+        ("--markdown", "a.md"),
+        ("--json", "a.json"),
+    ] {
+        let written = controller.says(&["report", id, flag, "-o", file]);
+        assert_eq!(written.code, 0, "{written:?}");
+        assert!(written.err.contains("says `should have`"), "{written:?}");
+        let verified = controller.says(&["report", "--verify", file]);
+        assert_eq!(verified.code, 0, "{verified:?}");
+        // A note that came later changes nothing of what was written.
+        assert_eq!(controller.says(&["note", id, "Later"]).code, 0);
+        assert_eq!(controller.says(&["report", "--verify", file]).code, 0);
+        let text = std::fs::read_to_string(folder.join(file)).unwrap();
+        let changed = text.replacen("The phone rings", "The phone rang", 1);
+        std::fs::write(folder.join(file), changed).unwrap();
+        let verified = controller.says(&["report", "--verify", file]);
+        assert_eq!(verified.code, 1, "{verified:?}");
+    }
+    let local = controller.says(&["report", id, "--local"]);
+    assert_eq!(local.code, 2, "{local:?}");
+    assert!(local.err.contains("which a controller keeps"), "{local:?}");
+}

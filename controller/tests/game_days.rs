@@ -1,6 +1,8 @@
 //! Game days: their documents, how one goes on, what is noted, and what participants with a blind token see of it.
 #![allow(clippy::unwrap_used)] // A test ends by panicking.
 
+#[path = "game_days/report.rs"]
+mod report;
 mod support;
 
 use backburn::service::Service;

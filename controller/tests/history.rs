@@ -519,3 +519,62 @@ fn run_compared_with_the_last_that_held_shows_both() {
         "{other:?}"
     );
 }
+
+#[test]
+fn suggested_experiments_are_valid_can_be_planned_and_spare_what_is_protected() {
+    let folder = folder();
+    let folder = folder.path();
+    let code = "import socket, time\ns = socket.socket(); s.bind(('127.0.0.1', 0)); s.listen()\n\
+        print(s.getsockname()[1], flush=True)\ntime.sleep(120)";
+    let mut service = std::process::Command::new("python3")
+        .args(["-c", code])
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut port = String::new();
+    let lines = service.stdout.take().unwrap();
+    std::io::BufRead::read_line(&mut std::io::BufReader::new(lines), &mut port).unwrap();
+    let port = port.trim();
+    std::fs::create_dir(folder.join("suggested")).unwrap();
+    let ask = |words: &[&str]| said(folder, words);
+    let written = ask(&["suggest", "--json", "--write", "suggested"]);
+    std::fs::write(
+        folder.join("policy.json"),
+        r#"{"protect": {"names": ["python3*"]}}"#,
+    )
+    .unwrap();
+    let protected = ask(&["suggest", "--json", "--policy", "policy.json"]);
+    let again = ask(&["suggest", "--write", "suggested"]);
+    let all: Vec<serde_json::Value> = serde_json::from_str(&written.out).unwrap();
+    let about = |one: &serde_json::Value| one["experiment"].to_string().contains(port);
+    let own = all
+        .iter()
+        .find(|one| about(one) && one["name"].as_str().unwrap().starts_with("pause-"));
+    let own = own.unwrap_or_else(|| panic!("{written:?}"))["name"]
+        .as_str()
+        .unwrap();
+    let planned = ask(&["plan", &format!("suggested/{own}.json"), "--local"]);
+    service.kill().unwrap();
+    service.wait().unwrap();
+    assert_eq!(
+        (written.code, planned.code),
+        (0, 0),
+        "{written:?} {planned:?}"
+    );
+    let mut words = vec!["validate".to_owned()];
+    for one in &all {
+        words.push(format!("suggested/{}.json", one["name"].as_str().unwrap()));
+        assert!(one["reason"].as_str().unwrap().ends_with('?'), "{one}");
+    }
+    let words: Vec<&str> = words.iter().map(String::as_str).collect();
+    let checked = ask(&words);
+    assert_eq!(checked.code, 0, "{checked:?}");
+    if nix::unistd::geteuid().is_root() {
+        assert!(all.len() >= 10, "{written:?}");
+    }
+    let all: Vec<serde_json::Value> = serde_json::from_str(&protected.out).unwrap();
+    assert!(!all.iter().any(about), "{protected:?}");
+    // What is there stays as it is.
+    assert_eq!(again.code, 2, "{again:?}");
+    assert!(again.err.contains("could not be written"), "{again:?}");
+}

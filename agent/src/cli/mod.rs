@@ -13,6 +13,7 @@ mod output;
 mod plugin_commands;
 mod shell;
 mod status;
+mod suggest;
 mod usage;
 
 pub use log::{LOG_FORMAT_VARIABLE, LogFormat, LogLevelSwitch, log_to_stderr};
@@ -289,6 +290,7 @@ fn full_command(name: String) -> Command {
                 .about("Report which faults this host supports, and what is missing")
                 .arg(json()),
         )
+        .subcommand(suggest::command())
         .subcommand(Command::new("schema").about("Print the JSON Schema of the policy file"))
         .subcommands(shell_commands)
 }
@@ -316,7 +318,7 @@ fn dispatch(
         HostPolicy::load(policy_path.as_deref())
             .map_err(|error| CommandError::Invalid(error.to_string()))
     };
-    if ["plan", "inject"].contains(&name) {
+    if ["plan", "inject", "suggest"].contains(&name) {
         // A process table that hides processes, or shows those of another namespace, would lead to the wrong victims.
         let seen = ProcessTable::default().check_visibility();
         seen.map_err(|error| Refusal::new("process-table", error.to_string()))?;
@@ -408,6 +410,10 @@ fn dispatch(
             policy()?;
             let findings = doctor::examine(&state);
             output::doctor(&findings, json)
+        }
+        "suggest" => {
+            let (host, _) = open_host_and_ledger(&state, invocation)?;
+            suggest::suggest(matches, &host, &state, &policy()?, json)
         }
         "completions" => shell::completions(matches, full_command(program_name(&invocation))),
         "man" => shell::man(matches, full_command(program_name(&invocation))),

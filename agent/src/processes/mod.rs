@@ -16,6 +16,7 @@ mod protection;
 mod scan;
 mod search;
 mod selector;
+mod services;
 mod signals;
 mod sockets;
 mod thread_room;
@@ -32,6 +33,7 @@ pub(crate) use scan::HELPER_NAME;
 pub use scan::{ProcessTable, Stat};
 pub use search::Found;
 pub use selector::{OneOrMany, Order, ProcessSelector, Relative, UserOf};
+pub use services::SeenService;
 pub use signals::{SIGKILL, SignalName, SignalState, signal_number};
 pub use thread_room::ThreadRoom;
 

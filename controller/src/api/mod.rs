@@ -221,6 +221,7 @@ fn described() -> (Router<Api>, utoipa::openapi::OpenApi) {
         .routes(routes!(game_days::resume))
         .routes(routes!(game_days::stop))
         .routes(routes!(game_days::reveal))
+        .routes(routes!(reports::game_day_report))
         .routes(routes!(notes::of_game_day, notes::add_to_game_day))
         .routes(routes!(notes::stream_of_game_day))
         .routes(routes!(schedules::list))

@@ -79,6 +79,9 @@ enum CliCommand {
     /// List the faults, or describe one
     #[command(disable_help_flag = true)]
     Faults(AgentArguments),
+    /// Suggest experiments for what runs on this host
+    #[command(disable_help_flag = true)]
+    Suggest(AgentArguments),
     /// Print the JSON Schema of experiments, of game days or of the controller's policy
     Schema(SchemaCommand),
     /// Print the OpenAPI description of the controller's HTTP API
@@ -325,6 +328,7 @@ pub(crate) fn main(words: Vec<OsString>) -> ExitCode {
         }
         CliCommand::Faults(passed) => return agent("faults", passed),
         CliCommand::Revert(passed) => return agent("revert", passed),
+        CliCommand::Suggest(passed) => return agent("suggest", passed),
         CliCommand::Agent(passed) => return backburn_agent::main(&["agent"], passed.words),
         CliCommand::Completions(command) => {
             manual::print_completions(command.shell);
@@ -371,7 +375,7 @@ fn agent_help(words: &[OsString]) -> Option<ExitCode> {
         "agent" => std::iter::once("help".into())
             .chain(rest.iter().cloned())
             .collect(),
-        "faults" | "revert" => vec!["help".into(), command.clone()],
+        "faults" | "revert" | "suggest" => vec!["help".into(), command.clone()],
         _ => return None,
     };
     Some(backburn_agent::main(&["agent"], passed))

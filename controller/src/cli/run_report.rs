@@ -1,4 +1,4 @@
-//! `backburn report`: the report of a run of this host or of a controller, and whether one that was written is what the store says.
+//! `backburn report`: the report of a run of this host or of a controller, or of a game day, and whether one that was written is what the store says.
 
 use super::history::read_for_report;
 use super::output::{ReportFile, shown_path};
@@ -19,8 +19,8 @@ const MAX_FILE_BYTES: u64 = 64 << 20;
 #[derive(Debug, Args)]
 #[command(group = clap::ArgGroup::new("what").required(true).args(["run", "verify"]))]
 pub(super) struct ReportCommand {
-    /// Run to report on; the beginning of an id is enough, if it is unique
-    #[arg(value_name = "RUN")]
+    /// Run or game day to report on; the beginning of an id is enough, if it is unique
+    #[arg(value_name = "RUN|GAMEDAY")]
     run: Option<String>,
     /// Write one HTML page that needs nothing else
     #[arg(long, group = "format")]
@@ -84,15 +84,21 @@ impl ReportCommand {
         self.local || !self.controller.is_given()
     }
 
-    /// The report of a run; with `as_of`, with so many of its notes, and actions after that change.
+    /// The report of a run or of a game day; with `as_of`, with as many notes, and actions after the same change.
     fn make(
         &self,
         run: &str,
         format: ReportFormat,
-        as_of: Option<(u64, u64)>,
+        as_of: Option<&ReportEvidence>,
     ) -> Result<String, CommandFailure> {
         if !self.is_for_host() {
             return remote::fetch(&self.controller.client()?, run, format, as_of);
+        }
+        if remote::is_game_day(run) {
+            return Err(CommandFailure::invalid(format!(
+                "`{}` is a game day, which a controller keeps\nhint: name the controller with `--controller HOST`",
+                escape(run)
+            )));
         }
         let state = self.state.clone().map_or_else(default_state, Ok)?;
         let (read, earlier, problem) = read_for_report(&state, run)?;
@@ -119,12 +125,12 @@ fn verify(command: &ReportCommand, file: &Path) -> Result<u8, CommandFailure> {
             "{shown}: not a report of Backburn, or one whose line of evidence was removed\nhint: `backburn report RUN --html` writes one"
         ))
     })?;
-    let again = command.make(
-        &evidence.run,
-        ReportFormat::of(&written),
-        Some((evidence.notes, evidence.actions)),
-    )?;
+    let again = command.make(&evidence.run, ReportFormat::of(&written), Some(&evidence))?;
     let stored = ReportEvidence::find(&again).unwrap_or_default();
+    let (journal, of) = match remote::is_game_day(&stored.run) {
+        true => ("the journals", "game day"),
+        false => ("the journal", "run"),
+    };
     let differs = |what: String| {
         print_stderr(&format!(
             "error: {shown} is not what the store says: {what}\n"
@@ -133,7 +139,7 @@ fn verify(command: &ReportCommand, file: &Path) -> Result<u8, CommandFailure> {
     };
     if stored.journal != evidence.journal || stored.events != evidence.events {
         return differs(format!(
-            "the journal of run {} has {} events and SHA-256 {}, and the report was made from {} events and SHA-256 {}",
+            "{journal} of {of} {}: {} events and SHA-256 {}, and the report was made from {} events and SHA-256 {}",
             escape(&stored.run),
             stored.events,
             stored.journal,
@@ -143,7 +149,7 @@ fn verify(command: &ReportCommand, file: &Path) -> Result<u8, CommandFailure> {
     }
     if stored.notes != evidence.notes || stored.head != evidence.head {
         return differs(format!(
-            "the notes of run {} are others than those that the report was made from",
+            "the notes of {of} {} are others than those that the report was made from",
             escape(&stored.run)
         ));
     }
@@ -160,7 +166,7 @@ fn verify(command: &ReportCommand, file: &Path) -> Result<u8, CommandFailure> {
         ));
     }
     print(&format!(
-        "{shown} is what the journal and the notes of run {} say: {} events, SHA-256 {}\n",
+        "{shown} is what {journal} and the notes of {of} {} say: {} events, SHA-256 {}\n",
         stored.run, stored.events, stored.journal
     ));
     Ok(0)

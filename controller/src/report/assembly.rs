@@ -13,13 +13,20 @@ const MAX_COLUMNS: usize = 4800;
 const MAX_COLUMNS_PER_PLOT: usize = 240;
 /// The fewest columns of one plot.
 const MIN_COLUMNS_PER_PLOT: usize = 60;
+/// The fewest columns of one plot where several runs are reported together.
+const MIN_COLUMNS_PER_SMALL_PLOT: usize = 24;
 
 impl ReportBuilder {
     /// The report of what was read.
     pub fn finish(self, context: ReportContext) -> RunReport {
         let verdict = verdict(&self.run);
-        let columns = (MAX_COLUMNS / self.series.len().max(1))
-            .clamp(MIN_COLUMNS_PER_PLOT, MAX_COLUMNS_PER_PLOT);
+        let parts = context.parts.max(1);
+        let fewest = match parts {
+            1 => MIN_COLUMNS_PER_PLOT,
+            _ => MIN_COLUMNS_PER_SMALL_PLOT,
+        };
+        let columns =
+            (MAX_COLUMNS / parts / self.series.len().max(1)).clamp(fewest, MAX_COLUMNS_PER_PLOT);
         let plots = (self.series.iter())
             .filter(|(_, series)| series.last.is_some())
             .map(|(probe, series)| series.plot(probe, self.run.elapsed, columns))
@@ -39,6 +46,7 @@ impl ReportBuilder {
             head: (context.notes.last()).map_or(String::new(), |note| note.hash.to_string()),
             actions: context.actions_change,
             program: env!("CARGO_PKG_VERSION").to_owned(),
+            run_notes: Vec::new(),
         };
         RunReport {
             evidence,

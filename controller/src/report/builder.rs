@@ -26,6 +26,8 @@ pub struct ReportBuilder {
     pub(super) planned: BTreeMap<(String, String), Vec<String>>,
     /// When the end of each injection was reported, in seconds.
     pub(super) ends: BTreeMap<String, f64>,
+    /// When the first failed check of the hypothesis was answered after a fault had been injected, in seconds.
+    pub(super) first_failure: Option<f64>,
     pub(super) timeline: Vec<TimelineItem>,
     pub(super) changes_left_out: usize,
     pub(super) sha256: Option<String>,
@@ -45,6 +47,7 @@ impl Default for ReportBuilder {
             activities: Vec::new(),
             planned: BTreeMap::new(),
             ends: BTreeMap::new(),
+            first_failure: None,
             timeline: Vec::new(),
             changes_left_out: 0,
             sha256: None,
@@ -89,6 +92,14 @@ impl ReportBuilder {
         };
         let entry = sample.entry(at);
         self.run.apply(&entry).map_err(|error| error.to_string())?;
+        // Nobody can know of a failure before its answer is in.
+        if self.first_failure.is_none()
+            && sample.hypothesis
+            && sample.judgement == Judgement::Outside
+            && (self.run.injections.values()).any(|injection| injection.since.is_some())
+        {
+            self.first_failure = Some(sample.elapsed);
+        }
         let series = match self.series.get_mut(&*sample.probe) {
             Some(series) => series,
             None => (self.series)

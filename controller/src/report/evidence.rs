@@ -9,14 +9,17 @@ const MARK: &str = "backburn-report ";
 /// What a report is made from.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ReportEvidence {
-    /// The id of the run.
+    /// The id of the run or of the game day.
     pub run: String,
-    /// The number of events in the run's journal.
+    /// The number of events in the run's journal, or in those of all runs of the game day.
     pub events: u64,
-    /// The SHA-256 of the journal's lines, each with its line break, in hexadecimal digits. That of a local run is its file's.
+    /// The SHA-256 of the journal's lines, each with its line break, in hexadecimal digits. That of a local run is its file's. That of
+    /// a game day covers the journals and the notes of its runs.
     pub journal: String,
-    /// The number of the run's notes.
+    /// The number of the run's or of the game day's notes.
     pub notes: u64,
+    /// How many notes each run of a game day has, by step; empty for a run.
+    pub run_notes: Vec<u64>,
     /// The hash of the last note, which covers all before it; empty if there are none.
     pub head: String,
     /// The number of the last change of an action that the report knows; 0 if there is none.
@@ -35,8 +38,18 @@ impl fmt::Display for ReportEvidence {
             f,
             "{MARK}run={} events={} journal={} notes={} head={head} actions={} program={}",
             self.run, self.events, self.journal, self.notes, self.actions, self.program
-        )
+        )?;
+        match self.run_notes.is_empty() {
+            true => Ok(()),
+            false => write!(f, " run-notes={}", counts_text(&self.run_notes)),
+        }
     }
+}
+
+/// Counts as a list without spaces, e.g. `3,0,2`.
+pub fn counts_text(counts: &[u64]) -> String {
+    let counts: Vec<String> = counts.iter().map(u64::to_string).collect();
+    counts.join(",")
 }
 
 impl Serialize for ReportEvidence {
@@ -68,6 +81,12 @@ impl ReportEvidence {
             },
             actions: number("actions")?,
             program: value("program")?.to_owned(),
+            run_notes: match value("run-notes") {
+                Some(list) => (list.split(','))
+                    .map(|count| count.parse().ok())
+                    .collect::<Option<_>>()?,
+                None => Vec::new(),
+            },
         })
     }
 }
@@ -86,13 +105,20 @@ mod tests {
             head: "cd".repeat(32),
             actions: 7,
             program: "0.1.0".into(),
+            run_notes: Vec::new(),
         };
-        for text in [
-            format!("<meta content=\"{evidence}\">"),
-            format!("{{\"evidence\":\"{evidence}\"}}"),
-            format!("text\n`{evidence}`\n"),
-        ] {
-            assert_eq!(ReportEvidence::find(&text).as_ref(), Some(&evidence));
+        let of_game_day = ReportEvidence {
+            run_notes: vec![3, 0, 12],
+            ..evidence.clone()
+        };
+        for evidence in [evidence, of_game_day] {
+            for text in [
+                format!("<meta content=\"{evidence}\">"),
+                format!("{{\"evidence\":\"{evidence}\"}}"),
+                format!("text\n`{evidence}`\n"),
+            ] {
+                assert_eq!(ReportEvidence::find(&text).as_ref(), Some(&evidence));
+            }
         }
         assert_eq!(ReportEvidence::find("backburn-report run=x\n"), None);
         assert_eq!(ReportEvidence::find("no report"), None);

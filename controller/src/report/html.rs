@@ -2,18 +2,21 @@
 
 use super::blocks::{ReportBlock, ReportSection};
 use super::escape::text;
-use super::model::RunReport;
+use super::evidence::ReportEvidence;
 use super::plot;
-use super::sections::sections;
 use std::fmt::Write;
 
 /// The styles, which the page contains.
 const STYLES: &str = include_str!("report.css");
 
 /// The whole report as one HTML page.
-pub(super) fn page(report: &RunReport) -> String {
-    let title = text(&report.title);
-    let evidence = text(&report.evidence.to_string());
+pub(super) fn page(
+    title: &str,
+    evidence: &ReportEvidence,
+    sections: &[ReportSection<'_>],
+) -> String {
+    let title = text(title);
+    let evidence = text(&evidence.to_string());
     let mut out = format!(
         "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\">\n\
          <meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'\">\n\
@@ -21,7 +24,7 @@ pub(super) fn page(report: &RunReport) -> String {
          <meta name=\"backburn-report\" content=\"{evidence}\">\n\
          <title>{title}</title>\n<style>{STYLES}</style></head><body><main>\n<h1>{title}</h1>\n"
     );
-    for (number, section) in sections(report).iter().enumerate() {
+    for (number, section) in sections.iter().enumerate() {
         write_section(&mut out, number + 1, section);
     }
     out.push_str("</main></body></html>\n");

@@ -1,17 +1,15 @@
 //! A report in Markdown, as GitHub and GitLab read it.
 
-use super::blocks::ReportBlock;
-use super::model::RunReport;
+use super::blocks::{ReportBlock, ReportSection};
 use super::plot;
-use super::sections::sections;
 use backburn_experiments::terminal_text::escape;
 use std::fmt::Write;
 
 /// The whole report as Markdown.
-pub(super) fn text(report: &RunReport) -> String {
-    let mut out = format!("# {}\n", inline(&report.title));
+pub(super) fn text(title: &str, sections: &[ReportSection<'_>]) -> String {
+    let mut out = format!("# {}\n", inline(title));
     // Writing to a string cannot fail.
-    for (number, section) in sections(report).iter().enumerate() {
+    for (number, section) in sections.iter().enumerate() {
         write!(out, "\n## {}. {}\n", number + 1, section.title).ok();
         for block in &section.blocks {
             out.push('\n');

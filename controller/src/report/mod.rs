@@ -2,7 +2,7 @@
 //! run's journal and notes, and from the actions as of a change that the report names, so that the same ones give the same bytes.
 //!
 //! [`ReportBuilder`] reads the journal line by line, [`RunReport`] is what a program reads, and its sections are what people
-//! read, in HTML or Markdown.
+//! read, in HTML or Markdown. [`GameDayReport`] puts the reports of a game day's runs together with its own notes.
 
 mod assembly;
 mod blame;
@@ -10,6 +10,9 @@ mod blocks;
 mod builder;
 mod escape;
 mod evidence;
+mod game_day;
+mod game_day_objectives;
+mod game_day_sections;
 mod html;
 mod journal_line;
 mod markdown;
@@ -22,7 +25,8 @@ mod timeline;
 
 pub use blame::blaming_words;
 pub use builder::ReportBuilder;
-pub use evidence::ReportEvidence;
+pub use evidence::{ReportEvidence, counts_text};
+pub use game_day::{GameDayReport, GameDayReportContext, GameDayStepReport, ReportDecision};
 pub use model::{
     EarlierRun, FaultHit, Objective, PlotColumn, ProbePlot, ReportAction, ReportContext, Rerun,
     RunReport, TargetReach, TimelineItem, TimelineSource,
@@ -74,8 +78,10 @@ impl RunReport {
     /// The report as text in this format, with a line break at its end.
     pub fn render(&self, format: ReportFormat) -> String {
         match format {
-            ReportFormat::Html => html::page(self),
-            ReportFormat::Markdown => markdown::text(self),
+            ReportFormat::Html => {
+                html::page(&self.title, &self.evidence, &sections::sections(self))
+            }
+            ReportFormat::Markdown => markdown::text(&self.title, &sections::sections(self)),
             ReportFormat::Json => serde_json::to_string(self).unwrap_or_default() + "\n",
         }
     }

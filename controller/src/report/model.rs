@@ -21,6 +21,8 @@ pub struct ReportContext {
     pub actions_change: u64,
     /// Earlier runs of the same experiment, latest first.
     pub earlier: Vec<EarlierRun>,
+    /// How many runs are reported together and share the room for plots; 0 counts as one.
+    pub parts: usize,
 }
 
 /// The report of a run.

@@ -1,7 +1,9 @@
 //! The thirteen sections of a report.
 
 use super::blocks::{ReportBlock, ReportSection, TableRow};
-use super::model::{EarlierRun, FaultHit, RunReport, TimelineItem, TimelineSource};
+use super::model::{
+    EarlierRun, FaultHit, Objective, ReportAction, RunReport, TimelineItem, TimelineSource,
+};
 use super::summary::{length, listed};
 use backburn_experiments::confidence::percent;
 use backburn_experiments::journal::Outcome;
@@ -21,7 +23,7 @@ pub(super) fn sections(report: &RunReport) -> Vec<ReportSection<'_>> {
         section("Measurements", plots(report)),
         section("What held, what surprised", held(report)),
         section("Proof that everything is reverted", reverted(report)),
-        section("Actions", actions(report)),
+        section("Actions", actions_blocks(&report.actions)),
         section("Compared with earlier runs", earlier(report)),
         section("How to run it again", rerun(report)),
         section("What was not tested", untested(report)),
@@ -40,14 +42,14 @@ fn outcome_tone(outcome: Outcome) -> &'static str {
     }
 }
 
-fn list_or(lines: Vec<String>, none: &str) -> ReportBlock<'static> {
+pub(super) fn list_or(lines: Vec<String>, none: &str) -> ReportBlock<'static> {
     match lines.is_empty() {
         true => ReportBlock::Text(none.to_owned()),
         false => ReportBlock::List(lines),
     }
 }
 
-fn or_dash(text: Option<String>) -> String {
+pub(super) fn or_dash(text: Option<String>) -> String {
     text.unwrap_or_else(|| "—".into())
 }
 
@@ -58,7 +60,7 @@ fn question(report: &RunReport) -> Vec<ReportBlock<'_>> {
     ]
 }
 
-fn verdict(report: &RunReport) -> Vec<ReportBlock<'_>> {
+pub(super) fn verdict(report: &RunReport) -> Vec<ReportBlock<'_>> {
     let outcome = report.verdict.outcome;
     let worth = report.verdict.probes.iter();
     let worth: Vec<String> = worth
@@ -75,7 +77,12 @@ fn verdict(report: &RunReport) -> Vec<ReportBlock<'_>> {
 }
 
 fn objectives(report: &RunReport) -> Vec<ReportBlock<'_>> {
-    let rows = report.objectives.iter().map(|objective| {
+    vec![objectives_table(&report.objectives)]
+}
+
+/// What was wanted, beside what was measured.
+pub(super) fn objectives_table(objectives: &[Objective]) -> ReportBlock<'static> {
+    let rows = objectives.iter().map(|objective| {
         let (tone, met) = match objective.met {
             Some(true) => ("success", "met"),
             Some(false) => ("failure", "missed"),
@@ -91,13 +98,13 @@ fn objectives(report: &RunReport) -> Vec<ReportBlock<'_>> {
             ],
         }
     });
-    vec![ReportBlock::Table {
+    ReportBlock::Table {
         head: &["Objective", "Wanted", "Measured", ""],
         rows: rows.collect(),
-    }]
+    }
 }
 
-fn hits(report: &RunReport) -> Vec<ReportBlock<'_>> {
+pub(super) fn hits(report: &RunReport) -> Vec<ReportBlock<'_>> {
     let mut blocks = Vec::new();
     let reaches = report.targets.iter().map(|reach| {
         TableRow::plain(vec![
@@ -147,6 +154,23 @@ fn hits(report: &RunReport) -> Vec<ReportBlock<'_>> {
 }
 
 fn timeline(report: &RunReport) -> Vec<ReportBlock<'_>> {
+    let mut blocks = Vec::new();
+    if let Some(started) = report.started {
+        let day = started.strftime("%Y-%m-%d %H:%M:%S");
+        blocks.push(ReportBlock::Text(format!(
+            "The run started on {day} UTC and took {}. All times are in UTC.",
+            length(report.seconds)
+        )));
+    }
+    blocks.extend(timeline_table(&report.timeline, report.timeline_left_out));
+    blocks
+}
+
+/// The lines of a timeline, and how many changes of probes it leaves out.
+pub(super) fn timeline_table(
+    timeline: &[TimelineItem],
+    left_out: usize,
+) -> Vec<ReportBlock<'static>> {
     let row = |item: &TimelineItem| {
         let clock = item.at.strftime("%H:%M:%S").to_string();
         let who = match (&item.who, item.source) {
@@ -171,38 +195,25 @@ fn timeline(report: &RunReport) -> Vec<ReportBlock<'_>> {
         }
     };
     let mut blocks = Vec::new();
-    if let Some(started) = report.started {
-        let day = started.strftime("%Y-%m-%d %H:%M:%S");
-        blocks.push(ReportBlock::Text(format!(
-            "The run started on {day} UTC and took {}. All times are in UTC.",
-            length(report.seconds)
-        )));
-    }
     blocks.push(ReportBlock::Table {
         head: &["Since start", "Clock", "Who", "What"],
-        rows: report
-            .timeline
-            .iter()
-            .take(MAX_TIMELINE_ROWS)
-            .map(row)
-            .collect(),
+        rows: timeline.iter().take(MAX_TIMELINE_ROWS).map(row).collect(),
     });
-    let cut = report.timeline.len().saturating_sub(MAX_TIMELINE_ROWS);
+    let cut = timeline.len().saturating_sub(MAX_TIMELINE_ROWS);
     if cut > 0 {
         blocks.push(ReportBlock::Text(format!(
             "{cut} later lines are left out here; they are in the report as JSON."
         )));
     }
-    if report.timeline_left_out > 0 {
+    if left_out > 0 {
         blocks.push(ReportBlock::Text(format!(
-            "{} more changes of probes are left out; the plots show them.",
-            report.timeline_left_out
+            "{left_out} more changes of probes are left out; the plots show them."
         )));
     }
     blocks
 }
 
-fn plots(report: &RunReport) -> Vec<ReportBlock<'_>> {
+pub(super) fn plots(report: &RunReport) -> Vec<ReportBlock<'_>> {
     if report.plots.is_empty() {
         return vec![ReportBlock::Text("Nothing was measured.".into())];
     }
@@ -212,7 +223,7 @@ fn plots(report: &RunReport) -> Vec<ReportBlock<'_>> {
         .collect()
 }
 
-fn held(report: &RunReport) -> Vec<ReportBlock<'_>> {
+pub(super) fn held(report: &RunReport) -> Vec<ReportBlock<'_>> {
     vec![
         ReportBlock::Text("Held:".into()),
         list_or(report.held.clone(), "Nothing that was measured."),
@@ -221,12 +232,14 @@ fn held(report: &RunReport) -> Vec<ReportBlock<'_>> {
     ]
 }
 
-fn reverted(report: &RunReport) -> Vec<ReportBlock<'_>> {
+pub(super) fn reverted(report: &RunReport) -> Vec<ReportBlock<'_>> {
     let owed = &report.verdict.owed;
     let touched = report.hits.iter().filter(|hit| hit.clean.is_some()).count();
     let sentence = match (touched, owed.len()) {
         (0, 0) => "Nothing had to be reverted.".to_owned(),
+        (1, 0) => "The fault was observed to be gone.".to_owned(),
         (faults, 0) => format!("All {faults} faults were observed to be gone."),
+        (_, 1) => "A fault was NOT observed to be gone.".to_owned(),
         (_, left) => format!("{left} faults were NOT observed to be gone."),
     };
     let mut blocks = vec![ReportBlock::Text(sentence)];
@@ -280,12 +293,13 @@ fn reverted(report: &RunReport) -> Vec<ReportBlock<'_>> {
     blocks
 }
 
-fn actions(report: &RunReport) -> Vec<ReportBlock<'_>> {
-    if report.actions.is_empty() {
+/// What will be done.
+pub(super) fn actions_blocks(actions: &[ReportAction]) -> Vec<ReportBlock<'static>> {
+    if actions.is_empty() {
         let none = "No action was recorded. The command backburn actions add records one, with an owner, a date, and the experiment that proves the fix.";
         return vec![ReportBlock::Text(none.into())];
     }
-    let rows = report.actions.iter().map(|action| {
+    let rows = actions.iter().map(|action| {
         let state = match (action.closed, &action.proved_by) {
             (true, Some(run)) => format!("closed: it held in run {run}"),
             (true, None) => "closed".into(),
@@ -318,7 +332,7 @@ fn actions(report: &RunReport) -> Vec<ReportBlock<'_>> {
     }]
 }
 
-fn earlier(report: &RunReport) -> Vec<ReportBlock<'_>> {
+pub(super) fn earlier(report: &RunReport) -> Vec<ReportBlock<'_>> {
     if report.earlier.is_empty() {
         return vec![ReportBlock::Text(
             "There is no earlier run of this experiment.".into(),

@@ -11,6 +11,11 @@ use backburn_experiments::journal::{
 use backburn_experiments::wire::Cause;
 use std::collections::BTreeSet;
 
+/// The objective for the mark by which somebody noticed.
+pub(super) const DETECTED_BY_PEOPLE: &str = "time to detect, by people";
+/// The objective for the mark by which users did not suffer any more.
+pub(super) const MITIGATED: &str = "time to mitigate";
+
 /// The most names that a sentence lists.
 const MAX_NAMES: usize = 5;
 
@@ -101,11 +106,6 @@ pub(super) fn objectives(
         .filter_map(|hit| hit.from)
         .min_by(f64::total_cmp);
     let since = |at: Option<f64>| Some(at? - first_fault?);
-    let outages = verdict.outages.iter().map(|(_, outage)| outage);
-    let noticed = outages
-        .filter(|outage| first_fault.is_some_and(|fault| outage.until >= fault))
-        .map(|outage| outage.from.max(first_fault.unwrap_or_default()))
-        .min_by(f64::total_cmp);
     let timed = |name: &str, seconds: Option<f64>, missing: &str| Objective {
         name: name.into(),
         wanted: None,
@@ -131,14 +131,11 @@ pub(super) fn objectives(
     let never = "nothing was out of tolerance";
     all.push(timed(
         "time to detect, by the probes",
-        since(noticed),
+        since(read.first_failure),
         never,
     ));
     let after = first_fault.unwrap_or_default();
-    let marks = [
-        ("detected", "time to detect, by people"),
-        ("mitigated", "time to mitigate"),
-    ];
+    let marks = [("detected", DETECTED_BY_PEOPLE), ("mitigated", MITIGATED)];
     for (mark, name) in marks {
         all.push(timed(
             name,

@@ -62,7 +62,11 @@ pub(super) fn of_notes(notes: &[RunNoteEntry], started: Option<Timestamp>) -> Ve
         let note = &entry.note;
         (entry.number, note.at, note.kind.as_str(), &note.body)
     }));
-    let shown = notes.iter().filter(|entry| entry.note.kind != CORRECTION);
+    let shown = notes.iter().filter(|entry| {
+        let note = &entry.note;
+        // A report is sent round, also to those who took part.
+        note.kind != CORRECTION && note.body["facilitators"] != true
+    });
     shown
         .map(|entry| {
             let note = &entry.note;
@@ -88,6 +92,9 @@ pub(super) fn of_notes(notes: &[RunNoteEntry], started: Option<Timestamp>) -> Ve
 fn words(kind: &str, body: &Value) -> String {
     if kind == CLEANED {
         return "cleaned: the agents have observed that nothing is left".into();
+    }
+    if let Some(said) = of_game_day(kind, body) {
+        return said;
     }
     let texts = [
         "state",
@@ -120,13 +127,63 @@ fn words(kind: &str, body: &Value) -> String {
     }
 }
 
+/// What only a game day notes, in words; none for other notes.
+fn of_game_day(kind: &str, body: &Value) -> Option<String> {
+    let text = |key: &str| body[key].as_str();
+    let step = || body["step"].to_string();
+    let because = || text("why").map_or(String::new(), |why| format!(": {why}"));
+    Some(match (kind, text("state")) {
+        ("state", Some("starting")) => format!("step {} starts", step()),
+        ("state", Some("running")) => match text("run") {
+            Some(run) => format!("step {} goes on; its run is {run}", step()),
+            None => format!("step {} goes on", step()),
+        },
+        ("state", Some("discussion")) => format!("step {} is discussed{}", step(), because()),
+        ("state", Some(state)) => format!("the game day is {state}{}", because()),
+        ("prompt", _) => format!(
+            "prompt for {}: {}",
+            text("to").unwrap_or("everybody"),
+            text("text").unwrap_or_default()
+        ),
+        ("prerequisite", _) => format!(
+            "prerequisite {} is {}met",
+            body["number"],
+            if body["met"] == true { "" } else { "not " }
+        ),
+        ("duty", _) => format!(
+            "{} has duty {} from now on{}",
+            text("to").unwrap_or_default(),
+            text("duty").unwrap_or_default(),
+            because()
+        ),
+        ("update", _) => format!(
+            "{} update: {}",
+            text("audience").unwrap_or("status"),
+            text("text")?
+        ),
+        ("reminder", _) => format!("a status update was due at {}", text("due")?),
+        ("reveal", _) if body["step"].is_null() => "everything is revealed".into(),
+        ("reveal", _) => format!("step {} is revealed", step()),
+        _ => return None,
+    })
+}
+
 /// When people marked something with this name first at or after this time, in seconds since the run started.
 pub(super) fn marked(items: &[TimelineItem], name: &str, after: f64) -> Option<f64> {
+    first_mark(items, name, after).map(|item| item.seconds)
+}
+
+/// The first mark with this name at or after this time, in seconds.
+pub(super) fn first_mark<'a>(
+    items: &'a [TimelineItem],
+    name: &str,
+    after: f64,
+) -> Option<&'a TimelineItem> {
     let begins = format!("mark: {name}");
     let marks = items.iter().filter(|item| {
         item.source == TimelineSource::Note
             && item.seconds >= after
             && item.text.starts_with(&begins)
     });
-    marks.map(|item| item.seconds).min_by(f64::total_cmp)
+    marks.min_by(|one, other| one.seconds.total_cmp(&other.seconds))
 }

@@ -1,7 +1,8 @@
 //! Actions: what will be done about what runs have found. An action that names an experiment is closed only by a run of it that
 //! started after the action was added, and held.
 
-use super::{Actor, Service, lock};
+use super::{Actor, GAME_DAY_PREFIX, HeldGameDay, Service, lock};
+use crate::fleet::TeamSet;
 use crate::report::ReportAction;
 use crate::store::{
     ActionChange, ActionChangeEntry, ActionSeverity, OwnedKind, RunFilter, RunRecord, StoreError,
@@ -38,7 +39,7 @@ pub struct Action {
     pub severity: ActionSeverity,
     /// The stored experiment that proves the fix.
     pub experiment: Option<String>,
-    /// The run that it came of.
+    /// The run or the game day that it came of.
     pub run: Option<String>,
     /// The person or token that added it.
     pub who: String,
@@ -286,8 +287,12 @@ impl Service {
             owners.extend(self.store.owners(OwnedKind::Experiment, experiment)?);
         }
         if let Some(run) = &new.run {
-            self.require(who, OwnedKind::Run, run)?;
-            owners.extend(self.store.owners(OwnedKind::Run, run)?);
+            let kind = match run.starts_with(GAME_DAY_PREFIX) {
+                true => OwnedKind::GameDay,
+                false => OwnedKind::Run,
+            };
+            self.require(who, kind, run)?;
+            owners.extend(self.store.owners(kind, run)?);
         }
         let lock = lock(&self.action_lock);
         if fold(&self.store.action_changes()?).len() >= MAX_ACTIONS {
@@ -315,20 +320,22 @@ impl Service {
         self.action(id)
     }
 
-    /// Requires that the experiment or the run that an action names exists, and that the token may see it.
+    /// Requires that the experiment, the run or the game day that an action names exists, and that the token may see it.
     fn require(&self, who: &Actor, kind: OwnedKind, id: &str) -> Result<(), ActionError> {
-        let found = match kind == OwnedKind::Experiment {
-            true => self.store.experiment(id, None).map(|_| ()),
-            false => self.store.run(id).map(|_| ()),
+        let found = match kind {
+            OwnedKind::Experiment => self.store.experiment(id, None).map(|_| ()),
+            OwnedKind::GameDay => self.store.game_day(id).map(|_| ()),
+            _ => self.store.run(id).map(|_| ()),
         };
         let is_there = match found {
             Ok(()) => self.sees(who, kind, id)?,
             Err(error) if error.kind == StoreErrorKind::NotThere => false,
             Err(error) => return Err(error.into()),
         };
-        let (what, command) = match kind == OwnedKind::Experiment {
-            true => ("experiment", "experiments"),
-            false => ("run", "runs"),
+        let (what, command) = match kind {
+            OwnedKind::Experiment => ("experiment", "experiments"),
+            OwnedKind::GameDay => ("game day", "gameday"),
+            _ => ("run", "runs"),
         };
         match is_there {
             true => Ok(()),
@@ -440,18 +447,48 @@ impl Service {
         run: &RunRecord,
         until: Option<u64>,
     ) -> Result<(Vec<ReportAction>, u64), StoreError> {
-        let mut changes = self.store.action_changes()?;
-        changes.retain(|entry| until.is_none_or(|until| entry.number <= until));
         let experiment = run.new.experiment.as_ref().map(|of| &of.name);
-        let is_about = |action: &Action| {
+        let owners = self.store.owners(OwnedKind::Run, &run.new.id)?;
+        self.actions_about(&owners, until, |action| {
             action.run.as_ref() == Some(&run.new.id)
                 || (experiment.is_some() && action.experiment.as_ref() == experiment)
+        })
+    }
+
+    /// The actions that came of a game day or of one of its runs, or name one of its experiments, as of a change.
+    pub(super) fn actions_for_game_day(
+        &self,
+        held: &HeldGameDay,
+        until: Option<u64>,
+    ) -> Result<(Vec<ReportAction>, u64), StoreError> {
+        let id = &held.record.id;
+        let owners = self.store.owners(OwnedKind::GameDay, id)?;
+        let came_of = |run: &String| run == id || held.progress.runs.values().any(|of| of == run);
+        let steps = &held.day.steps;
+        let names = |name: &String| {
+            steps
+                .iter()
+                .any(|step| step.experiment.as_ref() == Some(name))
         };
-        let owners = self.store.owners(OwnedKind::Run, &run.new.id)?;
+        self.actions_about(&owners, until, |action| {
+            action.run.as_ref().is_some_and(came_of)
+                || action.experiment.as_ref().is_some_and(names)
+        })
+    }
+
+    /// Some actions as of a change, and the number of their last change.
+    fn actions_about(
+        &self,
+        owners: &TeamSet,
+        until: Option<u64>,
+        is_about: impl Fn(&Action) -> bool,
+    ) -> Result<(Vec<ReportAction>, u64), StoreError> {
+        let mut changes = self.store.action_changes()?;
+        changes.retain(|entry| until.is_none_or(|until| entry.number <= until));
         let mut actions = fold(&changes);
         actions.retain(|_, action| is_about(action));
         for id in actions.keys().copied().collect::<Vec<_>>() {
-            // Whoever sees the run must see the action, too.
+            // Whoever sees the run or the game day must see the action, too.
             let of_action = self.store.owners(OwnedKind::Action, &id.to_string())?;
             if !owners.is_subset(&of_action) {
                 actions.remove(&id);

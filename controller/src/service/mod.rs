@@ -53,7 +53,7 @@ pub use notifications::NotificationTarget;
 pub use policy::{FleetPolicy, FleetPolicyError, LogLevel};
 pub use policy_file::PolicyReloadError;
 pub use policy_rule::{CeilingScope, PolicyDecision, PolicyRequest, PolicyRule};
-pub use report::ReportError;
+pub use report::{ReportError, ReportMoment};
 pub use requested_document::RequestedDocument;
 pub use run_load::RunLoad;
 pub(crate) use run_locks::LOCK_RULE;

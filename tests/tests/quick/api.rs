@@ -14,7 +14,7 @@ type Row = (
 );
 
 /// Every operation. Whoever makes a new one says here who may use it.
-const OPERATIONS: [Row; 81] = [
+const OPERATIONS: [Row; 82] = [
     ("get", "/healthz", "", None, 200),
     ("get", "/readyz", "", None, 200),
     ("get", "/metrics", "viewer", None, 200),
@@ -204,6 +204,7 @@ const OPERATIONS: [Row; 81] = [
         404,
     ),
     ("get", "/api/v1/game-days/{id}/notes", "viewer", None, 404),
+    ("get", "/api/v1/game-days/{id}/report", "viewer", None, 404),
     (
         "post",
         "/api/v1/game-days/{id}/notes",

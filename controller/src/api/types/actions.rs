@@ -20,7 +20,7 @@ pub struct ActionInfo {
     pub severity: String,
     /// The stored experiment that proves the fix; null if none does.
     pub experiment: Option<String>,
-    /// The run that it came of.
+    /// The run or the game day that it came of.
     pub run: Option<String>,
     /// The state: `open`, `overdue` or `closed`.
     pub state: String,
@@ -63,7 +63,7 @@ pub struct NewActionRequest {
     /// The stored experiment that proves the fix. The action closes only by a held run of it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub experiment: Option<String>,
-    /// The run that it came of.
+    /// The run or the game day that it came of.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub run: Option<String>,
 }

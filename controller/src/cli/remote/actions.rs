@@ -47,7 +47,7 @@ enum ActionsSubcommand {
         /// Stored experiment that proves the fix; the action closes only by a held run of it
         #[arg(long, value_name = "NAME")]
         experiment: Option<String>,
-        /// Run that the action came of
+        /// Run or game day that the action came of
         #[arg(long, value_name = "RUN")]
         run: Option<String>,
     },

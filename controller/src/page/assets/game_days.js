@@ -66,6 +66,7 @@ async function gameDay(place, context, id) {
     fill(parts.duties, facts(Object.entries(day.duties).map(([duty, holders]) => [duty, [holders.join(', ') || h('span', { class: 'warn' }, 'nobody'), mayAct ? handOver(duty, holders) : null]])));
     const text = day.document ?? {};
     fill(parts.about, facts([['Id', h('code', {}, day.id)], ['Prepared', [when(day.prepared), ` by ${day.who}`]], ['Began', day.begun ? when(day.begun) : null], ['Ended', day.ended ? when(day.ended) : null], ['Why', day.why],
+      ['Report', day.state === 'ended' && !context.session.blind ? h('a', { href: `/api/v1/${room}/report?format=html`, target: '_blank', rel: 'noopener' }, 'The report of this game day') : null],
       ['Objectives', text.objectives ? Object.entries(text.objectives).map(([name, value]) => h('div', {}, `${name}: ${typeof value === 'object' ? JSON.stringify(value) : value}`)) : null],
       ['Runbooks', (text.runbooks ?? []).map((one) => h('div', {}, `${one.title ?? ''} `, h('code', {}, one.url ?? '')))], ['Stop when', (text['stop-criteria'] ?? []).map((one) => h('div', {}, one))], ['Audience', (text.audience ?? []).join(', ')]]));
     tick();
