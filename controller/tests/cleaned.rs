@@ -39,7 +39,11 @@ async fn connect(controller: &Controller, folder: &Path) {
     let fleet = Arc::clone(controller.service.fleet());
     let mut changes = fleet.changes();
     let serving = Arc::clone(&fleet);
-    tokio::spawn(async move { serving.serve("a", ([127, 0, 0, 1], 1).into(), ours, || false).await });
+    tokio::spawn(async move {
+        serving
+            .serve("a", ([127, 0, 0, 1], 1).into(), ours, || false)
+            .await
+    });
     let manners = Manners {
         unclean: true,
         labels: vec![("host".into(), "a".into())],
