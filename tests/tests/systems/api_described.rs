@@ -10,7 +10,7 @@ use std::io::Write as _;
 use std::process::{Command, Stdio};
 
 /// What is left out of the main pass, and why. Each is called in a pass of its own, or elsewhere.
-const APART: [(&str, &str); 3] = [
+const APART: [(&str, &str); 5] = [
     (
         "/api/v1/halt",
         "once pulled, nothing would start any more: it has a pass of its own",
@@ -22,6 +22,14 @@ const APART: [(&str, &str); 3] = [
     (
         "/api/v1/people/{name}",
         "the pass would find its own person and remove it with all its tokens: the test `people` removes",
+    ),
+    (
+        "/api/v1/runs/{run}/notes/stream",
+        "it stays open, so that each request would take the whole time limit: the test `game_days` follows",
+    ),
+    (
+        "/api/v1/game-days/{id}/notes/stream",
+        "it stays open, so that each request would take the whole time limit: the test `game_days` follows",
     ),
 ];
 
