@@ -1,6 +1,6 @@
 //! The documents of suggestions: what is hit, how the hypothesis asks the service, and why.
 
-use super::Suggestion;
+use super::suggestion::Suggestion;
 use crate::processes::SeenService;
 use backburn_experiments::HumanDuration;
 use serde_json::{Value, json};
@@ -10,7 +10,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 const MAX_NAME_PART: usize = 32;
 
 /// What a suggestion is about.
-pub(super) struct Subject {
+pub(super) struct SuggestionSubject {
     /// The end of the suggestion's name.
     pub(super) name: String,
     /// What people call it.
@@ -21,7 +21,7 @@ pub(super) struct Subject {
     pub(super) probes: Vec<Value>,
 }
 
-impl Subject {
+impl SuggestionSubject {
     /// A service that runs on the host.
     pub(super) fn of_service(service: &SeenService) -> Self {
         let mut selector = json!({"name": service.name});
@@ -42,7 +42,7 @@ impl Subject {
             selector["listening"] = json!(port);
             format!(" on port {port}")
         });
-        Subject {
+        SuggestionSubject {
             name: slug(&service.name),
             shown: format!("{}{from}{at}", service.name),
             selector,
@@ -52,7 +52,7 @@ impl Subject {
 
     /// What a service is connected to.
     pub(super) fn of_dependency(service: &SeenService, peer: SocketAddr) -> Self {
-        Subject {
+        SuggestionSubject {
             name: format!("{}-to-{}", slug(&service.name), slug(&peer.to_string())),
             shown: format!("{peer} for {}", service.name),
             selector: Value::Null,

@@ -2,12 +2,14 @@
 //! and hit nothing that is protected; whoever calls has each planned before it is shown.
 
 mod documents;
+mod suggestion;
+
+pub use suggestion::Suggestion;
 
 use crate::processes::SeenService;
 use backburn_experiments::HumanDuration;
-use documents::{Subject, probes_of};
-use serde::Serialize;
-use serde_json::{Map, Value, json};
+use documents::{SuggestionSubject, probes_of};
+use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
 
@@ -21,26 +23,6 @@ const MAX_PROBES: usize = 3;
 const DURATION: HumanDuration = HumanDuration::seconds(15);
 /// Ports by which people administer hosts; nothing is suggested that would disturb them.
 const ADMINISTRATION_PORTS: [u16; 2] = [22, 3389];
-
-/// An experiment that suits a host.
-#[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct Suggestion {
-    /// A name under which it can be stored: lower case letters, digits and `-`.
-    pub name: String,
-    /// Why it suits this host: what was seen, and what it would tell.
-    pub reason: String,
-    /// The document, ready to run.
-    pub experiment: Value,
-    /// The fault, to be planned.
-    #[serde(skip)]
-    pub fault: &'static str,
-    /// The arguments of the fault.
-    #[serde(skip)]
-    pub arguments: Map<String, Value>,
-    /// How long the fault lasts.
-    #[serde(skip)]
-    pub duration: HumanDuration,
-}
 
 /// The experiments for a host with these services. Protected services must not be among them.
 pub fn suggestions(mut services: Vec<SeenService>) -> Vec<Suggestion> {
@@ -81,7 +63,7 @@ fn is_free(address: &SocketAddr) -> bool {
 
 /// What may go wrong with a service itself.
 fn of_service(service: &SeenService, all: &mut Vec<Suggestion>) {
-    let subject = Subject::of_service(service);
+    let subject = SuggestionSubject::of_service(service);
     let what = subject.shown.clone();
     let mut add = |verb: &str, fault, arguments, question: &str| {
         all.push(subject.suggest(verb, fault, arguments, question, DURATION));
@@ -170,7 +152,7 @@ fn of_dependency(service: &SeenService, peer: SocketAddr, all: &mut Vec<Suggesti
     if !service.is_in_own_network {
         return;
     }
-    let subject = Subject::of_dependency(service, peer);
+    let subject = SuggestionSubject::of_dependency(service, peer);
     let (what, to) = (&service.name, peer.to_string());
     let mut add = |verb: &str, fault, arguments, question: &str| {
         all.push(subject.suggest(verb, fault, arguments, question, DURATION));
@@ -208,7 +190,7 @@ fn of_host(services: &[SeenService], all: &mut Vec<Suggestion>) {
         .filter(|service| !service.listening.is_empty())
         .take(MAX_PROBES)
         .collect();
-    let subject = Subject {
+    let subject = SuggestionSubject {
         name: "host".into(),
         shown: "the host".into(),
         selector: Value::Null,

@@ -1,6 +1,6 @@
 //! What a game day wanted, beside what was measured: the times by people's marks, and the figures of each run.
 
-use super::game_day::GameDayStepReport;
+use super::game_day_model::GameDayStepReport;
 use super::model::{Objective, RunReport, TimelineItem, outage_seconds};
 use super::summary::{DETECTED_BY_PEOPLE, MITIGATED, length};
 use super::timeline::first_mark;

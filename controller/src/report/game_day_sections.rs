@@ -1,7 +1,7 @@
 //! The thirteen sections of the report of a game day.
 
 use super::blocks::{ReportBlock, ReportSection, TableRow};
-use super::game_day::{GameDayReport, GameDayStepReport};
+use super::game_day_model::{GameDayReport, GameDayStepReport};
 use super::model::RunReport;
 use super::sections::{self, actions_blocks, list_or, objectives_table, or_dash, timeline_table};
 use super::summary::length;

@@ -11,6 +11,7 @@ mod builder;
 mod escape;
 mod evidence;
 mod game_day;
+mod game_day_model;
 mod game_day_objectives;
 mod game_day_sections;
 mod html;
@@ -26,7 +27,7 @@ mod timeline;
 pub use blame::blaming_words;
 pub use builder::ReportBuilder;
 pub use evidence::{ReportEvidence, counts_text};
-pub use game_day::{GameDayReport, GameDayReportContext, GameDayStepReport, ReportDecision};
+pub use game_day_model::{GameDayReport, GameDayReportContext, GameDayStepReport, ReportDecision};
 pub use model::{
     EarlierRun, FaultHit, Objective, PlotColumn, ProbePlot, ReportAction, ReportContext, Rerun,
     RunReport, TargetReach, TimelineItem, TimelineSource,
@@ -93,5 +94,17 @@ impl RunReport {
             plot::svg(&mut out, shown, &self.hits, self.seconds);
         }
         out
+    }
+}
+
+impl GameDayReport {
+    /// The report as text in this format, with a line break at its end.
+    pub fn render(&self, format: ReportFormat) -> String {
+        let sections = || game_day_sections::sections(self);
+        match format {
+            ReportFormat::Html => html::page(&self.title, &self.evidence, &sections()),
+            ReportFormat::Markdown => markdown::text(&self.title, &sections()),
+            ReportFormat::Json => serde_json::to_string(self).unwrap_or_default() + "\n",
+        }
     }
 }
