@@ -15,7 +15,7 @@ const AGENTS: [(&str, &[&str]); 2] = [("web-1", &["role=web"]), ("web-2", &["rol
 
 /// Runs an experiment on all agents, which holds and leaves nothing.
 fn holds(fleet: &Fleet, when: &str) -> Ended {
-    let ended = fleet.run("pause", &pause("web", "200ms"));
+    let ended = fleet.run("pause", &pause("web", "2s"));
     assert_eq!(ended.verdict["outcome"], "held", "{when}: {ended:#?}");
     assert_eq!(ended.verdict["owed"], json!([]), "{when}: {ended:#?}");
     assert_eq!(ended.hit(), ["web-1", "web-2"], "{when}");
@@ -100,7 +100,7 @@ fn journal_and_ledger_of_the_version_before_are_read_and_reverted() {
             .args(["-f", "/dev/null"])
             .spawn()
             .expect("`tail` starts");
-        let mut document = pause("web", "200ms");
+        let mut document = pause("web", "2s");
         let probe = &mut document["steady-state-hypothesis"]["probes"][0]["provider"];
         probe["host"] = json!("127.0.0.1");
         probe["port"] = json!(port_number);
