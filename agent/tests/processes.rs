@@ -411,9 +411,10 @@ fn services_are_those_that_listen_or_are_connected_and_that_nothing_protects() {
         peer.port()
     );
     let victim = python(&code);
+    // Kept open, so that the victim stays connected.
     let (stream, _) = server.accept().unwrap();
     let mut port = String::new();
-    std::io::BufRead::read_line(&mut std::io::BufReader::new(stream), &mut port).unwrap();
+    std::io::BufRead::read_line(&mut std::io::BufReader::new(&stream), &mut port).unwrap();
     let at = ([127, 0, 0, 1], port.trim().parse().unwrap()).into();
     let name = ProcessTable::default().name(victim.id.pid).unwrap();
     let seen = |protection: &Protection| {

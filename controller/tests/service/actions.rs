@@ -170,7 +170,7 @@ async fn action_that_names_an_experiment_closes_only_by_a_later_run_that_held() 
     let (status, problem) = controller
         .ask("POST", &close, &ada, Some(json!({"run": "none"})))
         .await;
-    assert_eq!(status, 400, "{problem}");
+    assert_eq!(status, 422, "{problem}");
     store_run(&controller, "proof", "pay", later, Some(Judgement::Within));
     let (_, shown) = controller
         .ask("GET", &format!("/api/v1/actions/{id}"), &ada, None)
@@ -228,7 +228,7 @@ async fn action_with_wrong_content_is_refused_with_what_would_do() {
         let (status, problem) = controller
             .ask("POST", "/api/v1/actions", &ada, Some(body))
             .await;
-        assert_eq!(status, 400, "{problem}");
+        assert_eq!(status, 422, "{problem}");
         assert!(
             problem["detail"].as_str().unwrap().contains(what),
             "{problem}"
