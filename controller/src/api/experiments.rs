@@ -25,9 +25,6 @@ use std::sync::Arc;
 use std::time::Duration;
 use utoipa::IntoParams;
 
-/// The longest time that a request to start a run waits for its lock before it is answered, in seconds.
-const MAX_LOCK_WAIT_SECONDS: u8 = 20;
-
 /// The version of an experiment.
 #[derive(Debug, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
@@ -297,7 +294,7 @@ pub(super) async fn start_request(
     lock_wait: u8,
 ) -> Result<(StatusCode, Json<StartRunResult>), ApiProblem> {
     if let Some(lock) = &ask.lock {
-        let patience = Duration::from_secs(lock_wait.min(MAX_LOCK_WAIT_SECONDS).into());
+        let patience = Duration::from_secs(lock_wait.into());
         api.service.until_unlocked(lock, patience).await?;
     }
     let (name, mut detail) = audited_document(&ask);

@@ -58,7 +58,7 @@ parameters = { "path.run" = "RUN" }
 [[operations]]
 include-path-regex = "^/api/v1/experiments/.*/"
 parameters = { "path.name" = "checkout" }
-checks.positive_data_acceptance.expected-statuses = ["2xx", "403", "404", "409", "422"]
+checks.positive_data_acceptance.expected-statuses = ["2xx", "403", "404", "409", "422", "423"]
 
 # Whether a text is one line, a date is past, an experiment or a run known is no question of a schema.
 [[operations]]
@@ -72,7 +72,7 @@ checks.positive_data_acceptance.expected-statuses = ["2xx", "400", "403", "404",
 
 [[operations]]
 include-path-regex = "^/api/v1/(plans|runs)$"
-checks.positive_data_acceptance.expected-statuses = ["2xx", "403", "404", "409", "422"]
+checks.positive_data_acceptance.expected-statuses = ["2xx", "403", "404", "409", "422", "423"]
 "#;
 
 /// Schemathesis with these words, against this controller.

@@ -1,10 +1,13 @@
 //! Stored experiments, their plans and schedules, and requests to run them.
 
 use super::runs::ApprovalInfo;
-use super::safe_integer::optional_safe_integer;
+use super::safe_integer::{optional_safe_integer, safe_integer};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use utoipa::ToSchema;
+
+/// The longest time that a request to start a run waits for its lock before it is answered, in seconds.
+const MAX_LOCK_WAIT_SECONDS: u8 = 20;
 
 /// An experiment that the controller stores.
 #[derive(Debug, Serialize, Deserialize, ToSchema)]
@@ -78,7 +81,12 @@ pub struct StartRunRequest {
     #[schema(pattern = "^[A-Za-z0-9._/-]{1,64}$")]
     pub lock: Option<String>,
     /// How long the request waits for the lock before it is answered, in seconds, up to 20. The default is 0.
-    #[serde(default, rename = "lock-wait", skip_serializing_if = "is_zero")]
+    #[serde(
+        default,
+        rename = "lock-wait",
+        deserialize_with = "lock_wait_seconds",
+        skip_serializing_if = "is_zero"
+    )]
     #[schema(maximum = 20)]
     pub lock_wait: u8,
 }
@@ -109,7 +117,12 @@ pub struct InlineRunRequest {
     #[schema(pattern = "^[A-Za-z0-9._/-]{1,64}$")]
     pub lock: Option<String>,
     /// How long the request waits for the lock before it is answered, in seconds, up to 20. The default is 0.
-    #[serde(default, rename = "lock-wait", skip_serializing_if = "is_zero")]
+    #[serde(
+        default,
+        rename = "lock-wait",
+        deserialize_with = "lock_wait_seconds",
+        skip_serializing_if = "is_zero"
+    )]
     #[schema(maximum = 20)]
     pub lock_wait: u8,
 }
@@ -178,6 +191,38 @@ pub struct ResumeScheduleResult {
     pub was_paused: bool,
 }
 
+/// Reads how long a request waits for a lock. Longer waits are several requests.
+fn lock_wait_seconds<'de, D: serde::Deserializer<'de>>(from: D) -> Result<u8, D::Error> {
+    let seconds = safe_integer(from)?;
+    (u8::try_from(seconds).ok())
+        .filter(|seconds| *seconds <= MAX_LOCK_WAIT_SECONDS)
+        .ok_or_else(|| {
+            serde::de::Error::custom(format!(
+                "a request waits for a lock for at most {MAX_LOCK_WAIT_SECONDS} seconds, not {seconds}"
+            ))
+        })
+}
+
 fn is_zero(number: &u8) -> bool {
     *number == 0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn lock_wait_is_a_whole_number_up_to_its_limit() {
+        let read = |value: Value| {
+            let request = serde_json::from_value(json!({"lock-wait": value}));
+            request.map(|request: StartRunRequest| request.lock_wait)
+        };
+        assert_eq!(read(json!(4)).unwrap(), 4);
+        assert_eq!(read(json!(4.0)).unwrap(), 4);
+        assert_eq!(read(json!(20)).unwrap(), 20);
+        for wrong in [json!(21), json!(300), json!(-1), json!(4.5), json!("4")] {
+            assert!(read(wrong.clone()).is_err(), "{wrong}");
+        }
+    }
 }
