@@ -1,6 +1,7 @@
 //! The id of the request that is being served: the client's own, or a new one. It is in the answer, in the log, in the body of
 //! a problem and in the audit log, so that the four can be found by one another.
 
+use backburn_experiments::hexadecimal;
 use ring::rand::SecureRandom as _;
 
 /// The header of a request's id.
@@ -25,7 +26,7 @@ pub fn new() -> String {
     let mut bytes = [0; 8];
     // An id that is not random still is one.
     ring::rand::SystemRandom::new().fill(&mut bytes).ok();
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    hexadecimal(bytes)
 }
 
 /// The id of the request that this code serves; none outside of requests.

@@ -12,6 +12,7 @@ pub mod document;
 pub mod duration;
 pub mod forecast;
 pub mod game_day;
+pub mod hexadecimal;
 pub mod join;
 pub mod journal;
 pub mod json;
@@ -38,5 +39,6 @@ pub mod usage_message;
 pub mod wire;
 
 pub use duration::HumanDuration;
+pub use hexadecimal::hexadecimal;
 pub use problem::Problem;
 pub use wire::protocol;

@@ -1,5 +1,6 @@
 //! Keeps secrets out of whatever people see: journals, logs, reports, the API.
 
+use crate::hexadecimal;
 use crate::wire::{Effect, EndedInjection, PlanView, Refusal, UnrevertedInjection};
 use base64::prelude::{BASE64_STANDARD, Engine as _};
 use serde_json::{Map, Value};
@@ -123,7 +124,7 @@ impl Redactor {
         if text.len() < MIN_ENCODED_BYTES {
             return;
         }
-        let hex: String = text.bytes().map(|byte| format!("{byte:02x}")).collect();
+        let hex = hexadecimal(text);
         self.needles.push(hex.to_uppercase());
         self.needles.push(hex);
         for start in 0..3 {
@@ -392,8 +393,8 @@ fn quoted_with_slashes(text: &str) -> String {
     quoted(text).replace('/', "\\/")
 }
 
-/// A text as HTML writes it.
-fn in_html(text: &str) -> String {
+/// A text as HTML writes it, in an element or in a quoted attribute. Reports write it with this, so that what is redacted is what they would say.
+pub fn in_html(text: &str) -> String {
     text.replace('&', "&amp;")
         .replace('<', "&lt;")
         .replace('>', "&gt;")

@@ -5,7 +5,7 @@ use super::deadline::ConnectError;
 use super::proxy::Route;
 use crate::host::{Host, HostError};
 use crate::trusted_files;
-use backburn_experiments::{HumanDuration, json};
+use backburn_experiments::{HumanDuration, hexadecimal, json};
 use ring::digest::{SHA256, digest};
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
@@ -133,11 +133,7 @@ impl Credentials {
 
 /// The SHA-256 fingerprint of a certificate in DER, in lower-case hexadecimal digits. A join token pins it.
 pub fn fingerprint(certificate: &CertificateDer<'_>) -> String {
-    digest(&SHA256, certificate)
-        .as_ref()
-        .iter()
-        .map(|byte| format!("{byte:02x}"))
-        .collect()
+    hexadecimal(digest(&SHA256, certificate))
 }
 
 /// The fingerprints of certificates in PEM; none if one of them is not a certificate.

@@ -3,6 +3,7 @@
 
 use crate::files::read_regular;
 use crate::trusted_files;
+use backburn_experiments::hexadecimal;
 use ring::digest::{SHA256, digest};
 use serde::{Deserialize, Serialize};
 use std::io;
@@ -25,12 +26,7 @@ pub struct PinnedPlugin {
 
 /// SHA-256 in hexadecimal digits.
 pub(crate) fn sha256(content: &[u8]) -> String {
-    let digest = digest(&SHA256, content);
-    digest
-        .as_ref()
-        .iter()
-        .map(|byte| format!("{byte:02x}"))
-        .collect()
+    hexadecimal(digest(&SHA256, content))
 }
 
 /// Reads a plug-in's file, which nobody but root, and the user that the agent runs as, may have written.

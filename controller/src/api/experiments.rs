@@ -185,13 +185,7 @@ pub async fn versions(
 ) -> Result<Json<Vec<VersionInfo>>, ApiProblem> {
     let store = Arc::clone(api.service.store());
     let found = blocking(move || store.experiment_versions(&name)).await?;
-    let versions = found.into_iter().map(|found| VersionInfo {
-        version: found.version,
-        who: found.who,
-        at: found.at.to_string(),
-        removed: found.removed,
-    });
-    Ok(Json(versions.collect()))
+    Ok(Json(found.into_iter().map(VersionInfo::from).collect()))
 }
 
 /// The service's request for a run of a stored experiment.

@@ -143,11 +143,5 @@ pub async fn versions(
 ) -> Result<Json<Vec<VersionInfo>>, ApiProblem> {
     let store = Arc::clone(api.service.store());
     let found = blocking(move || store.game_day_document_versions(&name)).await?;
-    let versions = found.into_iter().map(|found| VersionInfo {
-        version: found.version,
-        who: found.who,
-        at: found.at.to_string(),
-        removed: found.removed,
-    });
-    Ok(Json(versions.collect()))
+    Ok(Json(found.into_iter().map(VersionInfo::from).collect()))
 }

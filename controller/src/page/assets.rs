@@ -5,8 +5,8 @@ use axum::extract::Path;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
+use backburn_experiments::hexadecimal;
 use sha2::{Digest as _, Sha256};
-use std::fmt::Write as _;
 
 /// A file of the page.
 struct Asset {
@@ -104,11 +104,8 @@ fn answer(name: &str, asked: &HeaderMap) -> Response {
 
 /// What tells one version of a file from another.
 fn etag(bytes: &[u8]) -> String {
-    let mut tag = String::from("\"");
-    for byte in Sha256::digest(bytes).iter().take(12) {
-        write!(tag, "{byte:02x}").ok();
-    }
-    tag + "\""
+    let digest = hexadecimal(Sha256::digest(bytes));
+    format!("\"{}\"", digest.get(..24).unwrap_or(&digest))
 }
 
 fn content_type(name: &str) -> &'static str {

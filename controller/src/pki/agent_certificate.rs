@@ -1,6 +1,7 @@
 //! What an agent's certificate says.
 
 use super::ca_error::{CaError, wrong};
+use backburn_experiments::hexadecimal;
 use backburn_experiments::join::problem_with_name;
 use jiff::Timestamp;
 use tokio_rustls::rustls::pki_types::CertificateDer;
@@ -46,9 +47,4 @@ pub fn identity(certificate: &CertificateDer<'_>) -> Result<AgentIdentity, CaErr
 pub fn expiry(certificate: &CertificateDer<'_>) -> Option<Timestamp> {
     let (_, certificate) = x509_parser::parse_x509_certificate(certificate).ok()?;
     Timestamp::from_second(certificate.validity().not_after.timestamp()).ok()
-}
-
-/// Bytes as lower-case hexadecimal digits.
-pub(super) fn hexadecimal(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }

@@ -7,9 +7,10 @@
 pub use super::agent_certificate::{AgentIdentity, expiry, identity};
 pub use super::ca_error::CaError;
 
-use super::agent_certificate::{AGENT_URI, hexadecimal};
+use super::agent_certificate::AGENT_URI;
 use super::ca_error::wrong;
 use super::key_files::{files, move_file, read, remove, write_privately};
+use backburn_experiments::hexadecimal;
 use backburn_experiments::join::problem_with_name;
 use jiff::Timestamp;
 use rcgen::{
@@ -411,7 +412,7 @@ impl CertificateAuthority {
         Ok(Signed {
             certificate: certificate.pem(),
             issuer: fingerprint_of(&keys.current.certificate),
-            serial: hexadecimal(&serial),
+            serial: hexadecimal(serial),
         })
     }
 }
@@ -432,7 +433,7 @@ fn self_signed(key: &KeyPair) -> Result<String, CaError> {
     let mut id = [0; 4];
     random(&mut id)?;
     // Authorities have different names, so that a certificate shows which one signed it.
-    let name = format!("backburn authority {}", hexadecimal(&id));
+    let name = format!("backburn authority {}", hexadecimal(id));
     let mut params = common(&name, CA_CERTIFICATE_LIFETIME)?;
     // One authority may be below it: the one that it replaces, for as long as both are trusted.
     params.is_ca = IsCa::Ca(BasicConstraints::Constrained(1));

@@ -1,9 +1,9 @@
 //! Creating tokens, and what the store keeps of them.
 
-use super::agent_certificate::hexadecimal;
 use super::ca::{CaError, CertificateAuthority, random};
 use crate::files::create_private;
 use crate::store::{ApiTokenRecord, AuditRecord, Hash, Role, Store, StoreError, TokenOrigin};
+use backburn_experiments::hexadecimal;
 use backburn_experiments::token::{ApiToken, Token, TokenKind};
 use jiff::Timestamp;
 use serde_json::json;
@@ -25,7 +25,7 @@ pub fn create_token<K: TokenKind>(authority: &CertificateAuthority) -> Result<To
     let (mut id, mut secret) = ([0; 8], [0; 32]);
     random(&mut id)?;
     random(&mut secret)?;
-    let (id, secret) = (hexadecimal(&id), hexadecimal(&secret));
+    let (id, secret) = (hexadecimal(id), hexadecimal(secret));
     Ok(Token::new(id, secret, authority.fingerprint()))
 }
 
@@ -36,7 +36,7 @@ pub fn create_token<K: TokenKind>(authority: &CertificateAuthority) -> Result<To
 pub fn random_id() -> Result<String, CaError> {
     let mut id = [0; 16];
     random(&mut id)?;
-    Ok(hexadecimal(&id))
+    Ok(hexadecimal(id))
 }
 
 /// The hash of a token's secret, which the store keeps in its place.

@@ -1,6 +1,7 @@
 //! Messages of DNS as the `dns` provider needs them (RFC 1035): it asks one question, and reads the code and the records of the answer. What
 //! comes back comes from a network: nothing here panics or runs on, whatever the bytes are.
 
+use backburn_experiments::hexadecimal;
 use std::fmt::Write as _;
 use std::net::{Ipv4Addr, Ipv6Addr};
 
@@ -335,10 +336,6 @@ impl<'m> Reader<'m> {
             }
         })
     }
-}
-
-fn hexadecimal(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// Adds a label and its dot to a name.

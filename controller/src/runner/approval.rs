@@ -1,6 +1,7 @@
 //! What was approved is what runs: a plan has a fingerprint, which is approved, and which a run compares before it begins.
 
 use super::selection::PlannedInjection;
+use backburn_experiments::hexadecimal;
 use backburn_experiments::wire::{PlanView, Victim};
 use serde_json::json;
 use sha2::{Digest, Sha256};
@@ -38,8 +39,7 @@ impl PlanFingerprint {
             hash.update((*index as u64).to_be_bytes());
             hash.update(injection);
         }
-        let hash = hash.finalize();
-        hash.iter().map(|byte| format!("{byte:02x}")).collect()
+        hexadecimal(hash.finalize())
     }
 }
 

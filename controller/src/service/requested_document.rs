@@ -1,7 +1,7 @@
 //! The document of a requested run. One that comes with the request may not read anything on the controller's host.
 
 use crate::store::missing_secrets;
-use backburn_experiments::Problem;
+use backburn_experiments::{Problem, hexadecimal};
 use serde_json::{Map, Value};
 use sha2::{Digest as _, Sha256};
 
@@ -28,10 +28,7 @@ impl RequestedDocument {
     pub fn sha256(&self) -> Option<String> {
         match self {
             RequestedDocument::Stored(_) => None,
-            RequestedDocument::Inline(text) => {
-                let hash = Sha256::digest(text.as_bytes());
-                Some(hash.iter().map(|byte| format!("{byte:02x}")).collect())
-            }
+            RequestedDocument::Inline(text) => Some(hexadecimal(Sha256::digest(text.as_bytes()))),
         }
     }
 

@@ -225,7 +225,7 @@ impl Service {
         if action.times > 1 {
             detail["times"] = json!(action.times);
         }
-        let deed = AuditRecord {
+        let record = AuditRecord {
             at: Timestamp::now(),
             who: SCHEDULE_NAME.into(),
             role: None,
@@ -235,7 +235,7 @@ impl Service {
             detail,
         };
         let store = Arc::clone(&self.store);
-        let written = tokio::task::spawn_blocking(move || store.audit(&deed)).await;
+        let written = tokio::task::spawn_blocking(move || store.audit(&record)).await;
         if !matches!(written, Ok(Ok(_))) {
             tracing::error!(
                 experiment = experiment.name,

@@ -2,6 +2,7 @@
 
 use super::runs::ApprovalInfo;
 use super::safe_integer::{optional_safe_integer, safe_integer};
+use crate::store::ExperimentVersionRecord;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use utoipa::ToSchema;
@@ -37,6 +38,17 @@ pub struct VersionInfo {
     pub at: String,
     /// Whether this version removed the experiment.
     pub removed: bool,
+}
+
+impl From<ExperimentVersionRecord> for VersionInfo {
+    fn from(stored: ExperimentVersionRecord) -> Self {
+        VersionInfo {
+            version: stored.version,
+            who: stored.who,
+            at: stored.at.to_string(),
+            removed: stored.removed,
+        }
+    }
 }
 
 /// The result of storing an experiment.

@@ -2,6 +2,7 @@
 
 use super::super::output::{self, ReportFile};
 use super::{ExperimentEnding, ExperimentResult, Platform};
+use backburn_experiments::hexadecimal;
 use backburn_experiments::journal::Outcome;
 use backburn_experiments::terminal_text::{escape, for_xml};
 use jiff::Timestamp;
@@ -171,8 +172,7 @@ fn code_quality_issue(result: &ExperimentResult) -> Option<Value> {
     };
     let (path, word) = (repository_path(&result.file), result.word());
     // The same finding has the same fingerprint in every pipeline, whatever the figures in its text.
-    let digest = Sha256::digest(format!("{path}\0{word}"));
-    let fingerprint: String = digest.iter().map(|byte| format!("{byte:02x}")).collect();
+    let fingerprint = hexadecimal(Sha256::digest(format!("{path}\0{word}")));
     Some(json!({
         "description": for_xml(&format!("{word}: {}: {text}", result.title())),
         "check_name": format!("backburn {word}"),

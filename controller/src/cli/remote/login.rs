@@ -5,6 +5,7 @@ use super::ControllerOptions;
 use super::client::{Client, stored_login};
 use backburn::api::types::{DeviceLoginInfo, DeviceLoginResult};
 use backburn::files::create_private;
+use backburn_experiments::hexadecimal;
 use backburn_experiments::probes::address::percent_encoded;
 use backburn_experiments::terminal_text::escape;
 use backburn_experiments::token::ApiToken;
@@ -46,8 +47,7 @@ fn fingerprint(given: &str) -> Result<String, CommandFailure> {
     };
     let certificate = CertificateDer::from_pem_file(given)
         .map_err(|_| wrong(&"it is not a certificate in PEM"))?;
-    let digest = Sha256::digest(&certificate);
-    Ok(digest.iter().map(|byte| format!("{byte:02x}")).collect())
+    Ok(hexadecimal(Sha256::digest(&certificate)))
 }
 
 /// Runs `backburn login`.
