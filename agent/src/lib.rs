@@ -26,6 +26,7 @@ pub mod host;
 pub mod hung_agent;
 pub mod labels;
 pub mod ledger;
+mod load_io;
 pub mod local_abort_rules;
 pub mod memory_limits;
 pub mod metrics;

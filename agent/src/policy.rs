@@ -12,6 +12,7 @@ use backburn_experiments::wire::{InjectionRequest, PlanView, Refusal};
 use backburn_experiments::{HumanDuration, Problem, json, schema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer, Serialize, de};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 /// Default path of the policy.
@@ -41,7 +42,7 @@ pub struct HostPolicy {
     /// The environment of these programs: `PATH`, and what stands here.
     #[serde(default)]
     pub program_environment: ProgramEnvironment,
-    /// The only destinations that `http`, `tcp` and `prometheus` probes on this host may connect to: hosts, `*.example.com`, addresses and
+    /// The only destinations that `http`, `load`, `tcp` and `prometheus` probes and `http-load` on this host may connect to: hosts, `*.example.com`, addresses and
     /// networks such as `10.0.0.0/8`, with `:PORT` or without; `*` is every host. Default: all but link-local and metadata addresses,
     /// which must stand here as addresses or networks of their own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -55,6 +56,10 @@ pub struct HostPolicy {
     /// Most victims of one fault.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_victims: Option<u32>,
+    /// Most requests per second of one `http-load` or of one `load` probe. Default: 100,000, the most that they can be asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1))]
+    pub max_request_rate: Option<u32>,
     /// Most faults that may act at the same time.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_faults: Option<u32>,
@@ -69,6 +74,38 @@ pub struct HostPolicy {
     )]
     #[schemars(with = "Option<Vec<Port>>")]
     pub protect_ports: Option<Vec<u16>>,
+}
+
+/// What an owner allows of requests: where they may go, and how many there may be.
+#[derive(Debug, Clone, Default)]
+pub struct RequestLimits {
+    /// What may be connected to.
+    pub destinations: DestinationRules,
+    /// The most requests per second.
+    pub max_rate: Option<u32>,
+}
+
+impl RequestLimits {
+    /// Whether so many requests per second are allowed.
+    ///
+    /// # Errors
+    /// They are not; the text names the rule.
+    pub fn check_rate(&self, rate: f64) -> Result<(), String> {
+        match self.max_rate {
+            Some(most) if rate > f64::from(most) => Err(format!(
+                "{rate} requests per second are more than the {most} that `max-request-rate` of the policy allows"
+            )),
+            _ => Ok(()),
+        }
+    }
+
+    /// Those of a host's addresses that may be connected to.
+    ///
+    /// # Errors
+    /// None of them may be; the text names the rule.
+    pub fn permitted(&self, host: &str, found: &[SocketAddr]) -> Result<Vec<SocketAddr>, String> {
+        self.destinations.permitted(host, found)
+    }
 }
 
 /// A policy that cannot be used. Without a usable policy, nothing is injected.
@@ -237,6 +274,14 @@ impl HostPolicy {
         DestinationRules {
             allow: self.allow_http.clone(),
             deny: self.deny_http.clone(),
+        }
+    }
+
+    /// What requests from this host may be.
+    pub fn request_limits(&self) -> RequestLimits {
+        RequestLimits {
+            destinations: self.destinations(),
+            max_rate: self.max_request_rate,
         }
     }
 

@@ -141,6 +141,13 @@ pub const CASES: &[Case] = &[
         victims_survive: true,
     },
     Case {
+        name: "http-load",
+        fault: "http-load",
+        arguments: |_| json!({"url": "http://127.0.0.1:9/", "rate": 20}),
+        duration: SHORT,
+        victims_survive: true,
+    },
+    Case {
         name: "postgres-fail",
         fault: "postgres-fail",
         arguments: |_| json!({"listen": "127.0.0.1:15435", "upstream": "127.0.0.1:9", "code": "40001"}),
@@ -273,6 +280,7 @@ const BRIEF: [&str; 10] = [
     "file-latency",
     "file-error",
     "http-fail",
+    "http-load",
     "postgres-fail",
     "redis-fail",
 ];

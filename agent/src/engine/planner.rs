@@ -57,11 +57,13 @@ impl PlanTask {
             .map(|held| (held.thing.clone(), held.injection.clone()))
             .collect();
         let local = LocalHost::default();
+        let limits = self.policy.request_limits();
         let context = PlanContext {
             host: &local,
             protection: &self.policy.protect,
             protected_ports: self.policy.protected_ports(),
             protected_paths: &self.protected_paths,
+            request_limits: &limits,
             control_connection: self.link,
             injection: &request.id,
             first_mark: 0,

@@ -15,6 +15,7 @@ mod file_latency;
 mod file_operations;
 mod fsync_loss;
 mod http_fail;
+mod http_load;
 mod io_stress;
 mod memory_fill;
 mod network_bandwidth;
@@ -59,6 +60,7 @@ pub const FAULTS: &[Fault] = &[
     Fault::of::<file_latency::FileLatency>(),
     Fault::of::<fsync_loss::FsyncLoss>(),
     Fault::of::<http_fail::HttpFail>(),
+    Fault::of::<http_load::HttpLoad>(),
     Fault::of::<io_stress::IoStress>(),
     Fault::of::<memory_fill::MemoryFill>(),
     Fault::of::<network_bandwidth::NetworkBandwidth>(),

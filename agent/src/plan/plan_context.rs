@@ -2,6 +2,7 @@
 
 use super::{HostView, ProtectedPaths};
 use crate::packet_filter::ControlConnection;
+use crate::policy::RequestLimits;
 use crate::processes::{ProcessId, Protection};
 use backburn_experiments::HumanDuration;
 
@@ -16,6 +17,8 @@ pub struct PlanContext<'a> {
     pub protected_ports: &'a [u16],
     /// Paths that no fault alters.
     pub protected_paths: &'a ProtectedPaths,
+    /// Where requests may be sent, and how many.
+    pub request_limits: &'a RequestLimits,
     /// The TCP connection to the controller, if there is one: no fault touches it.
     pub control_connection: Option<ControlConnection>,
     /// The injection's id: whatever is made for the injection has a name that begins with it.

@@ -13,7 +13,7 @@ use ureq::unversioned::transport::{
 ///
 /// # Errors
 /// This system trusts no authority, as far as can be found out.
-pub(super) fn config(verify: bool) -> Result<Arc<ClientConfig>, String> {
+pub(crate) fn config(verify: bool) -> Result<Arc<ClientConfig>, String> {
     if !verify {
         return tls::not_verifying();
     }

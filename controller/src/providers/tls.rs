@@ -28,7 +28,7 @@ pub(super) async fn connect(
         .map_err(|error| tls::connection_error(&error, &format!("TLS with `{host}`")))
 }
 
-async fn config(verify: bool) -> Result<Arc<ClientConfig>, ProbeError> {
+pub(super) async fn config(verify: bool) -> Result<Arc<ClientConfig>, ProbeError> {
     static VERIFYING: OnceLock<ConfigResult> = OnceLock::new();
     static NOT_VERIFYING: OnceLock<ConfigResult> = OnceLock::new();
     let (config, make): (_, fn() -> ConfigResult) = match verify {
