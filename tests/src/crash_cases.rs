@@ -141,6 +141,13 @@ pub const CASES: &[Case] = &[
         victims_survive: true,
     },
     Case {
+        name: "grpc-fail",
+        fault: "grpc-fail",
+        arguments: |_| json!({"listen": "127.0.0.1:15436", "upstream": "127.0.0.1:9", "status": "UNAVAILABLE"}),
+        duration: SHORT,
+        victims_survive: true,
+    },
+    Case {
         name: "http-load",
         fault: "http-load",
         arguments: |_| json!({"url": "http://127.0.0.1:9/", "rate": 20}),
@@ -279,6 +286,7 @@ const BRIEF: [&str; 10] = [
     "fsync-loss",
     "file-latency",
     "file-error",
+    "grpc-fail",
     "http-fail",
     "http-load",
     "postgres-fail",

@@ -14,6 +14,7 @@ mod file_error;
 mod file_latency;
 mod file_operations;
 mod fsync_loss;
+mod grpc_fail;
 mod http_fail;
 mod http_load;
 mod io_stress;
@@ -59,6 +60,7 @@ pub const FAULTS: &[Fault] = &[
     Fault::of::<file_error::FileError>(),
     Fault::of::<file_latency::FileLatency>(),
     Fault::of::<fsync_loss::FsyncLoss>(),
+    Fault::of::<grpc_fail::GrpcFail>(),
     Fault::of::<http_fail::HttpFail>(),
     Fault::of::<http_load::HttpLoad>(),
     Fault::of::<io_stress::IoStress>(),

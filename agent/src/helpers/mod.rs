@@ -47,7 +47,7 @@ pub use memory::MemoryBallast;
 pub use plugin::PluginHolder;
 pub(crate) use proxy::bound;
 pub use proxy::{Proxy, Slicer, StreamEffects};
-pub use requests::{HttpRule, PostgresRule, RedisRule, RequestProxy, RequestRule};
+pub use requests::{GrpcRule, HttpRule, PostgresRule, RedisRule, RequestProxy, RequestRule};
 pub use spec::HelperSpec;
 pub use tamper::{CallAlteration, Tamper};
 pub use terminate::Terminate;

@@ -1,6 +1,6 @@
 //! What a fault is planned from, besides its arguments.
 
-use super::{HostView, ProtectedPaths};
+use super::{HostView, ProtectedPaths, resources_overlap};
 use crate::packet_filter::ControlConnection;
 use crate::policy::RequestLimits;
 use crate::processes::{ProcessId, Protection};
@@ -43,6 +43,12 @@ impl PlanContext<'_> {
     pub fn is_held(&self, process: ProcessId) -> bool {
         let name = format!("process:{process}");
         self.held.iter().any(|(thing, _)| *thing == name)
+    }
+
+    /// Whether another injection holds this, or a part of it. Such a plan is refused once it is made, and the refusal says who that is.
+    pub fn is_resource_held(&self, resource: &str) -> bool {
+        let mut held = self.held.iter();
+        held.any(|(held, _)| resources_overlap(held, resource))
     }
 
     /// The time after which a helper ends by itself: a little after the agent should have ended it. `takes` counts where the fault has no
