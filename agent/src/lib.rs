@@ -10,6 +10,7 @@ pub mod changes;
 pub mod child_task;
 pub mod children;
 pub mod cli;
+mod client_tls;
 pub mod conform;
 pub mod controller_link;
 pub mod controller_socket;

@@ -1,6 +1,6 @@
-//! The clock and the connections of this host, for a load: what `backburn_experiments::load` sends its requests with.
+//! The clock and the connections of this host, for a load: what `backburn_experiments::probes::load` sends its requests with.
 
-use backburn_experiments::load::{LoadIo, LoadStream};
+use backburn_experiments::probes::load::{LoadIo, LoadStream};
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, Instant};

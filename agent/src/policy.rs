@@ -2,7 +2,7 @@
 //! experiment or a person at the command line asks for is checked against it.
 
 use crate::packet_filter::Port;
-use crate::plan::ProtectedPaths;
+use crate::plan::{ProtectedPaths, RequestLimits};
 use crate::plugin_call::AllowedPlugin;
 use crate::processes::Protection;
 use backburn_experiments::destination::{Destination, DestinationRules};
@@ -12,7 +12,6 @@ use backburn_experiments::wire::{InjectionRequest, PlanView, Refusal};
 use backburn_experiments::{HumanDuration, Problem, json, schema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer, Serialize, de};
-use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 /// Default path of the policy.
@@ -74,38 +73,6 @@ pub struct HostPolicy {
     )]
     #[schemars(with = "Option<Vec<Port>>")]
     pub protect_ports: Option<Vec<u16>>,
-}
-
-/// What an owner allows of requests: where they may go, and how many there may be.
-#[derive(Debug, Clone, Default)]
-pub struct RequestLimits {
-    /// What may be connected to.
-    pub destinations: DestinationRules,
-    /// The most requests per second.
-    pub max_rate: Option<u32>,
-}
-
-impl RequestLimits {
-    /// Whether so many requests per second are allowed.
-    ///
-    /// # Errors
-    /// They are not; the text names the rule.
-    pub fn check_rate(&self, rate: f64) -> Result<(), String> {
-        match self.max_rate {
-            Some(most) if rate > f64::from(most) => Err(format!(
-                "{rate} requests per second are more than the {most} that `max-request-rate` of the policy allows"
-            )),
-            _ => Ok(()),
-        }
-    }
-
-    /// Those of a host's addresses that may be connected to.
-    ///
-    /// # Errors
-    /// None of them may be; the text names the rule.
-    pub fn permitted(&self, host: &str, found: &[SocketAddr]) -> Result<Vec<SocketAddr>, String> {
-        self.destinations.permitted(host, found)
-    }
 }
 
 /// A policy that cannot be used. Without a usable policy, nothing is injected.

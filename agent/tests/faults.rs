@@ -6,8 +6,7 @@ mod made;
 mod made_host;
 
 use backburn_agent::faults::{FAULTS, Fault, PlanContext, find};
-use backburn_agent::plan::{HostView, LocalHost, ProtectedPaths};
-use backburn_agent::policy::RequestLimits;
+use backburn_agent::plan::{HostView, LocalHost, ProtectedPaths, RequestLimits};
 use backburn_agent::processes::Protection;
 use backburn_experiments::wire::{PlanView, Refusal};
 use backburn_experiments::{HumanDuration, schema};

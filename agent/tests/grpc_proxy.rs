@@ -255,7 +255,7 @@ fn grpc_fail_calls_on_one_connection_wait_and_fail_each_by_itself() {
     let delayed = Proxied::start(
         "grpc-fail",
         etcd.port,
-        json!({"metadata": {"X-Slow": "^v"}, "delay": "400ms"}),
+        json!({"header": {"X-Slow": "^v"}, "delay": "400ms"}),
     );
     let mut stream = begin(&delayed);
     let calls = [
@@ -277,7 +277,7 @@ fn grpc_fail_calls_on_one_connection_wait_and_fail_each_by_itself() {
     let failing = Proxied::start(
         "grpc-fail",
         etcd.port,
-        json!({"metadata": {"x-slow": "very"}, "status": "INTERNAL"}),
+        json!({"header": {"x-slow": "very"}, "status": "INTERNAL"}),
     );
     let mut stream = begin(&failing);
     let mut room = 0;
@@ -350,12 +350,12 @@ fn grpc_fail_bad_input_is_refused_with_its_place() {
         ),
         (json!({"status": 14, "method": "KV/Range"}), "$.method"),
         (
-            json!({"status": 14, "metadata": {"a": "("}}),
-            "$.metadata.a",
+            json!({"status": 14, "header": {"a": "("}}),
+            "$.header.a",
         ),
         (
-            json!({"status": 14, "metadata": {"a b": "c"}}),
-            "$.metadata.a b",
+            json!({"status": 14, "header": {"a b": "c"}}),
+            "$.header.a b",
         ),
         (json!({"status": 14, "abort": true}), "$.abort"),
         (json!({"status": 14, "percent": 0}), "$.percent"),

@@ -7,8 +7,7 @@ mod made;
 mod made_host;
 
 use backburn_agent::faults::{PlanContext, find};
-use backburn_agent::plan::{ForeignChain, ListeningSocket, Plan, ProtectedPaths};
-use backburn_agent::policy::RequestLimits;
+use backburn_agent::plan::{ForeignChain, ListeningSocket, Plan, ProtectedPaths, RequestLimits};
 use backburn_agent::processes::{Cgroup, Protection};
 use backburn_experiments::wire::Refusal;
 use made_host::MadeHost;

@@ -19,7 +19,6 @@ pub mod journal;
 pub mod json;
 pub mod labels;
 pub mod late_revert;
-pub mod load;
 pub mod percent;
 pub mod probes;
 pub mod problem;

@@ -278,7 +278,7 @@ pub const CASES: &[Case] = &[
 /// The cases of helpers that leave nothing and make no change of their own, so that they come to the same effects as `cpu-stress`, which
 /// is struck at every one: a few strikes while they act are enough. With `BACKBURN_CRASH_CASE` or `BACKBURN_CRASH_TRIALS`, they are
 /// struck like the others.
-const BRIEF: [&str; 10] = [
+const BRIEF: [&str; 12] = [
     "process-exhaust",
     "io-stress",
     "syscall-error",

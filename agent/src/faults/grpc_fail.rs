@@ -31,10 +31,11 @@ pub struct GrpcFail {
     /// Only calls of this method, such as `Range`; a list means any of them. Default: all methods.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     method: Option<OneOrMany<String>>,
-    /// Only calls with this metadata, each with a regular expression that matches anywhere in its value.
+    /// Only calls with these header fields (what gRPC sends besides messages), each with a regular expression that matches anywhere in its
+    /// value.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(extend("examples" = [{"user-agent": "grpc-go"}]))]
-    metadata: BTreeMap<String, String>,
+    header: BTreeMap<String, String>,
     /// Status that a call is answered with, by its name or code. It does not reach the upstream.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     status: Option<GrpcStatus>,
@@ -81,7 +82,7 @@ impl GrpcFail {
         GrpcRule {
             services: all(&self.service),
             methods: all(&self.method),
-            metadata: self.metadata.clone(),
+            headers: self.header.clone(),
             status: self.status.as_ref().and_then(GrpcStatus::code),
             message: self.message.clone(),
         }

@@ -3,7 +3,7 @@
 use super::{FaultKind, Plan, PlanContext};
 use crate::changes::{Change, ProcessHelper};
 use crate::helpers::{HelperSpec, RequestLoad};
-use backburn_experiments::load::LoadPlan;
+use backburn_experiments::probes::load::LoadPlan;
 use backburn_experiments::probes::LoadProvider;
 use backburn_experiments::wire::{Refusal, Victim};
 use backburn_experiments::{HumanDuration, Problem};
@@ -24,7 +24,7 @@ pub struct HttpLoad {
     /// The address, `http://` or `https://`, over HTTP/1.1. Redirects are not followed.
     #[schemars(length(min = 1), extend("examples" = ["http://shop.example/", "https://[fd00::1]:8443/orders?page=1"]))]
     url: String,
-    /// Requests per second.
+    /// How many requests per second.
     #[schemars(range(min = 0.01, max = 100_000.0))]
     rate: f64,
     /// The time at the beginning over which the rate rises evenly from 0. Default: none.
@@ -44,7 +44,7 @@ pub struct HttpLoad {
     /// The method. Default: `GET`, or `POST` where there is a `body`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     method: Option<String>,
-    /// Header fields.
+    /// Header fields of each request.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(extend("examples" = [{"accept": "application/json"}]))]
     headers: BTreeMap<String, String>,

@@ -6,6 +6,7 @@ mod local_host;
 mod overlap;
 mod plan_context;
 mod protected_paths;
+mod request_limits;
 
 pub use host_view::{FileSystem, FoundFile, HostView, NameResolver, NetworkSnapshot};
 pub(crate) use kernel_refusal::kernel_refusal;
@@ -13,6 +14,7 @@ pub use local_host::LocalHost;
 pub(crate) use overlap::resources_overlap;
 pub use plan_context::PlanContext;
 pub use protected_paths::ProtectedPaths;
+pub use request_limits::RequestLimits;
 
 pub use crate::netlink::{ForeignChain, Interface, ListeningSocket, NAMED_NAMESPACES, Namespace};
 

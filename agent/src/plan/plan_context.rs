@@ -1,8 +1,7 @@
 //! What a fault is planned from, besides its arguments.
 
-use super::{HostView, ProtectedPaths, resources_overlap};
+use super::{HostView, ProtectedPaths, RequestLimits, resources_overlap};
 use crate::packet_filter::ControlConnection;
-use crate::policy::RequestLimits;
 use crate::processes::{ProcessId, Protection};
 use backburn_experiments::HumanDuration;
 

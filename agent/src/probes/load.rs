@@ -1,12 +1,12 @@
 //! The transport of loads: this host's own clock and connections. When requests are due and what their ends are worth stands in
-//! `backburn_experiments::load`.
+//! `backburn_experiments::probes::load`.
 
-use super::tls;
+use crate::client_tls::client_config;
 use crate::load_io::HostLoadIo;
-use crate::policy::RequestLimits;
+use crate::plan::RequestLimits;
 use crate::precise_timer::use_precise_timers;
 use backburn_experiments::HumanDuration;
-use backburn_experiments::load::{LoadGenerator, LoadPlan};
+use backburn_experiments::probes::load::{LoadGenerator, LoadPlan};
 use backburn_experiments::probes::{
     LoadProvider, ProbeError, ProbeResult, no_address, not_resolved,
 };
@@ -33,7 +33,7 @@ pub(super) fn measure(
     let addresses = limits.permitted(host, &found).map_err(ProbeError::Broken)?;
     let tls = plan
         .is_tls
-        .then(|| tls::config(provider.verify_tls.unwrap_or(true)));
+        .then(|| client_config(provider.verify_tls.unwrap_or(true)));
     let tls = tls.transpose().map_err(ProbeError::Broken)?;
     if let Err(error) = use_precise_timers() {
         tracing::debug!(%error, "requests may be sent up to 50 µs late");

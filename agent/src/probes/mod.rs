@@ -12,8 +12,6 @@ mod process;
 mod tcp;
 mod tls;
 
-pub(crate) use tls::config as tls_config;
-
 use crate::children::{ChildAnswer, MAX_ANSWER_BYTES};
 use crate::policy::HostPolicy;
 use backburn_experiments::HumanDuration;

@@ -1,10 +1,10 @@
 //! The transport of loads: a thread of its own with blocking connections, so that requests are sent when they are due whatever the runtime
-//! has to do. When requests are due and what their ends are worth stands in `backburn_experiments::load`.
+//! has to do. When requests are due and what their ends are worth stands in `backburn_experiments::probes::load`.
 
 use super::{ProbeError, ProbeResult, tls};
 use backburn_experiments::HumanDuration;
 use backburn_experiments::destination::DestinationRules;
-use backburn_experiments::load::{LoadGenerator, LoadIo, LoadPlan, LoadStream};
+use backburn_experiments::probes::load::{LoadGenerator, LoadIo, LoadPlan, LoadStream};
 use backburn_experiments::probes::{LoadProvider, no_address, not_resolved};
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};

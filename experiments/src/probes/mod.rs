@@ -10,7 +10,7 @@ mod dns;
 mod host;
 mod http;
 mod http_body;
-mod load;
+pub mod load;
 mod process;
 mod prometheus;
 mod python;

@@ -29,9 +29,9 @@ pub struct GrpcRule {
     /// The methods; all where none is given.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub methods: Vec<String>,
-    /// Metadata that a call must have, each with a regular expression for its value.
+    /// Header fields that a call must have, each with a regular expression for its value.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub metadata: BTreeMap<String, String>,
+    pub headers: BTreeMap<String, String>,
     /// The code of the status that a call is answered with, without reaching the upstream.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub status: Option<u8>,
@@ -49,12 +49,12 @@ const INTERNAL_ERROR: u32 = 2;
 /// Nothing is wrong: the rest of a request is not needed.
 const NO_ERROR: u32 = 0;
 
-/// The compiled patterns of the metadata.
-pub(super) type MetadataPatterns = Vec<(String, Regex)>;
+/// The compiled patterns of the header fields.
+pub(super) type HeaderPatterns = Vec<(String, Regex)>;
 
 impl GrpcRule {
-    pub(super) fn patterns(&self) -> Result<MetadataPatterns, regex::Error> {
-        let patterns = self.metadata.iter().map(|(name, pattern)| {
+    pub(super) fn patterns(&self) -> Result<HeaderPatterns, regex::Error> {
+        let patterns = self.headers.iter().map(|(name, pattern)| {
             Regex::new(pattern).map(|pattern| (name.to_ascii_lowercase(), pattern))
         });
         patterns.collect()
@@ -86,11 +86,11 @@ impl GrpcRule {
                 "such as `Range`; the service is `service`",
             );
         }
-        for (name, pattern) in &self.metadata {
+        for (name, pattern) in &self.headers {
             if !is_name(name, "-_.") {
-                let what = format!("`{name}` is not the name of metadata");
+                let what = format!("`{name}` is not the name of a header field");
                 wrong(
-                    format!("$.metadata.{name}"),
+                    format!("$.header.{name}"),
                     what,
                     "letters, digits, `-`, `_` and `.`",
                 );
@@ -98,7 +98,7 @@ impl GrpcRule {
             if let Err(error) = Regex::new(pattern) {
                 let what = format!("not a regular expression: {error}");
                 wrong(
-                    format!("$.metadata.{name}"),
+                    format!("$.header.{name}"),
                     what,
                     "escape `.` and `?` by `\\`",
                 );
@@ -117,7 +117,7 @@ impl GrpcRule {
             of(&self.methods, "every method"),
             of(&self.services, "every service")
         );
-        for (name, pattern) in &self.metadata {
+        for (name, pattern) in &self.headers {
             text += &format!(", with `{name}` matching `{pattern}`");
         }
         let name = |code: u8| GRPC_STATUSES.get(usize::from(code)).copied();
@@ -127,7 +127,7 @@ impl GrpcRule {
         text
     }
 
-    fn matches(&self, fields: &[HeaderField], patterns: &MetadataPatterns) -> bool {
+    fn matches(&self, fields: &[HeaderField], patterns: &HeaderPatterns) -> bool {
         let values = |wanted: &str| -> Vec<Cow<'_, str>> {
             let named = fields.iter();
             let named = named.filter(|(name, _)| name == wanted.as_bytes());
@@ -195,7 +195,7 @@ struct Streams {
 /// One connection, as the threads that serve it share it.
 struct Calls<'a> {
     rule: &'a GrpcRule,
-    patterns: &'a MetadataPatterns,
+    patterns: &'a HeaderPatterns,
     delay: Option<Duration>,
     abort: bool,
     choice: &'a super::Choice,
@@ -295,7 +295,7 @@ impl Calls<'_> {
 pub(super) fn serve(
     mut talk: Conversation<'_>,
     rule: &GrpcRule,
-    patterns: &MetadataPatterns,
+    patterns: &HeaderPatterns,
 ) -> io::Result<()> {
     while talk.client.waiting().len() < PREFACE.len() {
         let is_beginning = PREFACE.starts_with(talk.client.waiting());

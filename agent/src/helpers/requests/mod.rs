@@ -62,7 +62,7 @@ pub struct RequestProxy {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "protocol", rename_all = "kebab-case")]
 pub enum RequestRule {
-    /// Calls of gRPC.
+    /// Calls of gRPC over HTTP/2.
     Grpc(GrpcRule),
     /// Requests by HTTP of version 1.
     Http(HttpRule),
@@ -271,7 +271,7 @@ fn run(proxy: &RequestProxy, process: &HelperProcess) -> Result<(), HelperError>
 
 /// The patterns of a rule, once they are compiled.
 enum Patterns {
-    Grpc(grpc::MetadataPatterns),
+    Grpc(grpc::HeaderPatterns),
     Http(http::HttpPatterns),
     Postgres(Option<regex::bytes::Regex>),
     Redis(Option<regex::bytes::Regex>),

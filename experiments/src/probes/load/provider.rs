@@ -1,8 +1,10 @@
 //! A load over HTTP: how long answers take, and how many requests fail, when they come at a given rate.
 
-use super::http::web_address_problems;
-use super::{HttpProvider, ProbeProvider, Transport, address, network_limit, written_address};
-use crate::load::LoadSchedule;
+use super::{LoadPlan, LoadSchedule};
+use crate::probes::http::web_address_problems;
+use crate::probes::{
+    HttpProvider, ProbeProvider, Transport, address, network_limit, written_address,
+};
 use crate::problem::at_key;
 use crate::{HumanDuration, Problem};
 use schemars::JsonSchema;
@@ -26,7 +28,7 @@ pub struct LoadProvider {
     /// The address, `http://` or `https://`. Redirects are not followed.
     #[schemars(length(min = 1))]
     pub url: String,
-    /// Requests per second.
+    /// How many requests per second.
     #[schemars(range(min = 0.01, max = 100_000.0))]
     pub rate: f64,
     /// How long requests are sent at that rate. 1 s where left out.
@@ -49,7 +51,7 @@ pub struct LoadProvider {
     /// The method. `GET` where left out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub method: Option<String>,
-    /// Header fields.
+    /// Header fields of each request.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub headers: Option<BTreeMap<String, Value>>,
     /// The query of a GET; the body of anything else, as with `http`.
@@ -61,7 +63,7 @@ pub struct LoadProvider {
 }
 
 impl LoadProvider {
-    /// The request.
+    /// The request that is sent each time.
     pub(crate) fn http(&self) -> HttpProvider {
         HttpProvider {
             url: self.url.clone(),
@@ -100,7 +102,7 @@ impl LoadProvider {
         let mut problems = web_address_problems(&self.url, at);
         if problems.is_empty()
             && !self.url.is_empty()
-            && let Err(what) = crate::load::LoadPlan::new(self, None)
+            && let Err(what) = LoadPlan::new(self, None)
         {
             problems.push(Problem::new(at, what));
         }

@@ -11,7 +11,7 @@ use http::{Method, header};
 pub struct LoadPlan {
     /// The host that is asked, as the address has it.
     pub host: String,
-    /// The port.
+    /// The port that is connected to.
     pub port: u16,
     /// Whether TLS is spoken.
     pub is_tls: bool,

@@ -28,7 +28,7 @@ const THREAD_STACK_BYTES: usize = 256 << 10;
 
 /// The host that sends a load: its clock and its network.
 pub trait LoadIo: Sync {
-    /// A connection.
+    /// A connection to the target.
     type Stream: LoadStream;
 
     /// The time since some moment that stays the same.
@@ -50,7 +50,7 @@ pub struct LoadGenerator<Io: LoadIo> {
     plan: LoadPlan,
     tls: Option<Arc<ClientConfig>>,
     tally: Mutex<LoadTally>,
-    idle: Mutex<Vec<Connection<Io::Stream>>>,
+    idle: Mutex<Vec<LoadConnection<Io::Stream>>>,
     is_stopped: AtomicBool,
     /// The number of the next request.
     next: AtomicU64,
@@ -61,8 +61,8 @@ pub struct LoadGenerator<Io: LoadIo> {
     began: Duration,
 }
 
-/// An open connection.
-struct Connection<S: LoadStream> {
+/// An open connection, with what is known of it.
+struct LoadConnection<S: LoadStream> {
     channel: Channel<S>,
     /// What was read and belongs to no response yet.
     buffer: Vec<u8>,
@@ -207,7 +207,7 @@ impl<Io: LoadIo> LoadGenerator<Io> {
     }
 
     /// The connection that was used last and is still open, or a new one.
-    fn connection(&self, deadline: Duration) -> io::Result<Connection<Io::Stream>> {
+    fn connection(&self, deadline: Duration) -> io::Result<LoadConnection<Io::Stream>> {
         loop {
             let Some(mut connection) = locked(&self.idle).pop() else {
                 return self.connect(deadline);
@@ -219,7 +219,7 @@ impl<Io: LoadIo> LoadGenerator<Io> {
         }
     }
 
-    fn connect(&self, deadline: Duration) -> io::Result<Connection<Io::Stream>> {
+    fn connect(&self, deadline: Duration) -> io::Result<LoadConnection<Io::Stream>> {
         let left = deadline.saturating_sub(self.elapsed());
         if left.is_zero() {
             return Err(ErrorKind::TimedOut.into());
@@ -237,7 +237,7 @@ impl<Io: LoadIo> LoadGenerator<Io> {
             (None, true) => return Err(ErrorKind::InvalidData.into()),
             (_, false) => Channel::Plain(stream),
         };
-        Ok(Connection {
+        Ok(LoadConnection {
             channel,
             buffer: Vec::new(),
             timeout: STOP_CHECK_INTERVAL,
@@ -246,7 +246,11 @@ impl<Io: LoadIo> LoadGenerator<Io> {
     }
 
     /// Has reads and writes wait until the deadline, and no longer than until the next check whether the load is stopped.
-    fn limit(&self, connection: &mut Connection<Io::Stream>, deadline: Duration) -> io::Result<()> {
+    fn limit(
+        &self,
+        connection: &mut LoadConnection<Io::Stream>,
+        deadline: Duration,
+    ) -> io::Result<()> {
         let left = deadline.saturating_sub(self.elapsed());
         if left.is_zero() || self.is_stopped() {
             return Err(ErrorKind::TimedOut.into());
@@ -260,7 +264,11 @@ impl<Io: LoadIo> LoadGenerator<Io> {
         Ok(())
     }
 
-    fn write(&self, connection: &mut Connection<Io::Stream>, deadline: Duration) -> io::Result<()> {
+    fn write(
+        &self,
+        connection: &mut LoadConnection<Io::Stream>,
+        deadline: Duration,
+    ) -> io::Result<()> {
         let mut left = self.plan.request.as_slice();
         while !left.is_empty() {
             self.limit(connection, deadline)?;
@@ -282,7 +290,7 @@ impl<Io: LoadIo> LoadGenerator<Io> {
     /// The status of the response, and whether the connection can be used again.
     fn read(
         &self,
-        connection: &mut Connection<Io::Stream>,
+        connection: &mut LoadConnection<Io::Stream>,
         deadline: Duration,
         room: &mut [u8],
     ) -> Result<(u16, bool), &'static str> {

@@ -31,7 +31,7 @@ fn middle(bucket: u64) -> u64 {
 }
 
 impl LatencyHistogram {
-    /// Counts a latency.
+    /// Counts a latency, in whole microseconds.
     pub fn record(&mut self, latency: Duration) {
         let microseconds = u64::try_from(latency.as_micros()).unwrap_or(MAX_MICROSECONDS);
         let microseconds = microseconds.min(MAX_MICROSECONDS);

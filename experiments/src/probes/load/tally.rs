@@ -31,7 +31,7 @@ pub struct LoadTally {
     pub failed: u64,
     /// Failures by kind, such as `timeout` or `status-503`.
     pub errors: BTreeMap<String, u64>,
-    /// Answers by status.
+    /// How many answers had each status.
     pub statuses: BTreeMap<u16, u64>,
     /// How long answers took from when their requests were due. A request that timed out or was never sent for want of a free connection
     /// counts with the time for which it had waited; one that failed otherwise does not count.
