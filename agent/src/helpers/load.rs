@@ -97,7 +97,7 @@ impl Helper for RequestLoad {
             let acts = sent > 0 && sent as f64 >= due / 2.0;
             let milliseconds =
                 [p50, p99, longest].map(|microseconds: u64| microseconds as f64 / 1e3);
-            let short = match acts {
+            let short = match sent as f64 >= due / 2.0 {
                 true => "",
                 false => ", less than half of what was due",
             };

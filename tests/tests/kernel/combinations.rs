@@ -241,32 +241,29 @@ fn combination_in_two_network_namespaces_acts_in_both() {
         let wire = Wire::new();
         wire.echo(8000);
         let place = Place::default();
+        // A connection and an echo: two ways there and back. The shortest of three, since others use this machine too.
         let took = || {
-            let began = Instant::now();
-            tcp(at(THERE[0], 8000), SOON).expect("it answers");
-            began.elapsed()
+            let times = (0..3).map(|_| {
+                let began = Instant::now();
+                tcp(at(THERE[0], 8000), SOON).expect("it answers");
+                began.elapsed().as_millis()
+            });
+            times.min().expect("there are three")
         };
         let bare = took();
-        assert!(bare < Duration::from_millis(100), "{bare:?}");
+        assert!(bare < 200, "{bare} ms");
         let own = json!({"to": THERE[0], "delay": "100ms"});
         let there = json!({"to": HERE[0], "delay": "150ms", "namespace": wire.namespace()});
         let own = Injected::start(&place, "network-latency", "own", &own);
-        wait_within("the first does not act", SOON, || {
-            took() >= Duration::from_millis(100)
-        });
+        wait_within("the first does not act", SOON, || took() >= 200);
         let there = Injected::start(&place, "network-latency", "there", &there);
-        wait_within("both do not act", SOON, || {
-            took() >= Duration::from_millis(250)
-        });
+        wait_within("both do not act", SOON, || took() >= 500);
         own.end();
         let alone = took();
-        assert!(
-            (Duration::from_millis(150)..Duration::from_millis(250)).contains(&alone),
-            "{alone:?}"
-        );
+        assert!((300..500).contains(&alone), "{alone} ms");
         there.end();
         let after = took();
-        assert!(after < Duration::from_millis(100), "{after:?}");
+        assert!(after < 200, "{after} ms");
         assert!(place.ledger().is_empty());
     });
 }

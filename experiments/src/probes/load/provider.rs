@@ -1,9 +1,9 @@
 //! A load over HTTP: how long answers take, and how many requests fail, when they come at a given rate.
 
-use super::{LoadPlan, LoadSchedule};
+use super::LoadSchedule;
 use crate::probes::http::web_address_problems;
 use crate::probes::{
-    HttpProvider, ProbeProvider, Transport, address, network_limit, written_address,
+    HttpProvider, HttpRequest, ProbeProvider, Transport, address, network_limit, written_address,
 };
 use crate::problem::at_key;
 use crate::{HumanDuration, Problem};
@@ -102,7 +102,7 @@ impl LoadProvider {
         let mut problems = web_address_problems(&self.url, at);
         if problems.is_empty()
             && !self.url.is_empty()
-            && let Err(what) = LoadPlan::new(self, None)
+            && let Err(what) = HttpRequest::new(&self.http())
         {
             problems.push(Problem::new(at, what));
         }
