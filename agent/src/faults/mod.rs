@@ -14,7 +14,9 @@ mod file_error;
 mod file_latency;
 mod file_operations;
 mod fsync_loss;
+mod grpc_fail;
 mod http_fail;
+mod http_load;
 mod io_stress;
 mod memory_fill;
 mod network_bandwidth;
@@ -58,7 +60,9 @@ pub const FAULTS: &[Fault] = &[
     Fault::of::<file_error::FileError>(),
     Fault::of::<file_latency::FileLatency>(),
     Fault::of::<fsync_loss::FsyncLoss>(),
+    Fault::of::<grpc_fail::GrpcFail>(),
     Fault::of::<http_fail::HttpFail>(),
+    Fault::of::<http_load::HttpLoad>(),
     Fault::of::<io_stress::IoStress>(),
     Fault::of::<memory_fill::MemoryFill>(),
     Fault::of::<network_bandwidth::NetworkBandwidth>(),
