@@ -14,6 +14,9 @@ mod file_error;
 mod file_latency;
 mod file_operations;
 mod fsync_loss;
+mod host_power_plan;
+mod host_reboot;
+mod host_shutdown;
 mod http_fail;
 mod io_stress;
 mod memory_fill;
@@ -58,6 +61,8 @@ pub const FAULTS: &[Fault] = &[
     Fault::of::<file_error::FileError>(),
     Fault::of::<file_latency::FileLatency>(),
     Fault::of::<fsync_loss::FsyncLoss>(),
+    Fault::of::<host_reboot::HostReboot>(),
+    Fault::of::<host_shutdown::HostShutdown>(),
     Fault::of::<http_fail::HttpFail>(),
     Fault::of::<io_stress::IoStress>(),
     Fault::of::<memory_fill::MemoryFill>(),
@@ -78,6 +83,9 @@ pub const FAULTS: &[Fault] = &[
     Fault::of::<syscall_latency::SyscallLatency>(),
     Fault::of::<tcp_proxy::TcpProxy>(),
 ];
+
+/// The faults that hit the host as a whole. Each must be named in the policy's `allow-host-faults`.
+pub const HOST_FAULTS: &[&str] = &["host-reboot", "host-shutdown"];
 
 /// Finds a fault by its name.
 pub fn find(name: &str) -> Option<&'static Fault> {

@@ -3,7 +3,8 @@
 use super::helper::Helper;
 use super::written::field;
 use super::{
-    AnswerFilter, CpuLoad, DiskBallast, DiskLoad, FileTamper, Freeze, MemoryBallast, PacketFilter,
+    AnswerFilter, CpuLoad, DiskBallast, DiskLoad, FileTamper, Freeze, HostPower, MemoryBallast,
+    PacketFilter,
     PluginHolder, Proxy, RequestProxy, Tamper, Terminate, ThreadBallast,
 };
 use serde::{Deserialize, Serialize};
@@ -76,6 +77,8 @@ helpers! {
     RequestProxy = "requests",
     /// Holds a plug-in's process.
     PluginHolder = "plug-in",
+    /// Restarts the host, or switches it off.
+    HostPower = "host-power",
 }
 
 impl HelperSpec {

@@ -1,6 +1,6 @@
 //! What a fault is planned from, besides its arguments.
 
-use super::{HostView, ProtectedPaths};
+use super::{HostFaultRules, HostView, ProtectedPaths};
 use crate::packet_filter::ControlConnection;
 use crate::processes::{ProcessId, Protection};
 use backburn_experiments::HumanDuration;
@@ -16,6 +16,8 @@ pub struct PlanContext<'a> {
     pub protected_ports: &'a [u16],
     /// Paths that no fault alters.
     pub protected_paths: &'a ProtectedPaths,
+    /// What the owner of the host says of faults that hit it as a whole.
+    pub host_rules: &'a HostFaultRules,
     /// The TCP connection to the controller, if there is one: no fault touches it.
     pub control_connection: Option<ControlConnection>,
     /// The injection's id: whatever is made for the injection has a name that begins with it.

@@ -7,6 +7,7 @@
 //! Its parts own their state: [`Sampling`] measures probes, [`Activities`] plays the method, [`Agents`] and [`Injections`] know
 //! who owes what. The order of a run's stages is in [`stages`]; what agents report is dealt with in [`reports`].
 
+mod absence;
 mod activities;
 mod agents;
 mod event_log;
@@ -15,6 +16,7 @@ mod reports;
 mod sampling;
 mod stages;
 
+use absence::Absences;
 pub(super) use activities::activities_of;
 pub(super) use sampling::sampled_probes;
 
@@ -82,6 +84,8 @@ pub(super) struct Machine {
     activities: Activities,
     agents: Agents,
     injections: Injections,
+    /// Agents that are away since the run has their hosts restarted.
+    absences: Absences,
     /// How often an operator has asked to end the run.
     stops: usize,
     /// When the last revert was done.
@@ -105,6 +109,7 @@ impl Machine {
             activities: Activities::none(),
             agents: Agents::default(),
             injections: Injections::default(),
+            absences: Absences::default(),
             stops: 0,
             reverted_at: None,
             experiment: Arc::new(experiment),

@@ -73,10 +73,12 @@ pub(super) enum RunStage {
 
 /// What is kept of an agent that is gone, for its successor.
 pub(super) struct LostAgent {
-    asked: Vec<backburn_experiments::wire::InjectionId>,
-    address: Option<String>,
-    exited: Option<Option<i32>>,
-    lost: Duration,
+    pub(super) asked: Vec<backburn_experiments::wire::InjectionId>,
+    pub(super) address: Option<String>,
+    pub(super) exited: Option<Option<i32>>,
+    /// The id of the last boot of its host that it told.
+    pub(super) boot: Option<String>,
+    pub(super) lost: Duration,
 }
 
 impl RunStage {
@@ -462,6 +464,11 @@ impl Machine {
     /// A lost agent's guardian reverts everything and ends; the next agent settles what is left in the ledger before it
     /// introduces itself. Of many that were lost together, all have the same time.
     fn replace_next_lost(&mut self) {
+        if let Some((agent, lost)) = self.absences.take() {
+            // It is awaited already.
+            self.stage = RunStage::Reconnecting { agent, lost };
+            return;
+        }
         let Some(name) = self.agents.take_next_lost() else {
             return self.reverted();
         };
@@ -483,24 +490,21 @@ impl Machine {
         let Some(before) = self.agents.remove(&name) else {
             return self.replace_next_lost();
         };
-        let lost = before.lost.unwrap_or(self.now.elapsed);
+        let hung = before.is_unresponsive.then_some(HUNG_AGENT_TIMEOUT);
+        let lost = before.into_lost(self.now.elapsed);
         self.command_after_journal(RunnerCommand::Reconnect {
             agent: name.clone(),
-            lost,
-            hung: before.is_unresponsive.then_some(HUNG_AGENT_TIMEOUT),
+            lost: lost.lost,
+            hung,
         });
-        let (address, exited) = (before.address.clone(), before.exited);
-        let lost = LostAgent {
-            asked: before.into_asked(),
-            address,
-            exited,
-            lost,
-        };
         self.stage = RunStage::Reconnecting { agent: name, lost };
     }
 
     pub(super) fn reconnected(&mut self, name: &str, outcome: Result<JoiningAgent, String>) {
-        if !matches!(&self.stage, RunStage::Reconnecting { agent, .. } if agent == name) {
+        let mut outcome = Some(outcome);
+        if self.returned(name, &mut outcome)
+            || !matches!(&self.stage, RunStage::Reconnecting { agent, .. } if agent == name)
+        {
             return;
         }
         let RunStage::Reconnecting { lost, .. } =
@@ -509,8 +513,9 @@ impl Machine {
             return;
         };
         match outcome {
-            Ok(joining) => self.settle(name, joining, lost.asked, lost.exited, lost.lost),
-            Err(why) => {
+            None => {}
+            Some(Ok(joining)) => self.settle(name, joining, lost),
+            Some(Err(why)) => {
                 let address = lost.address.map(|address| format!(" ({address})"));
                 let why = format!(
                     "{why}; what it was asked for may still act: on its host{}, `backburn agent status` says what is there, and `backburn agent revert --all` reverts it",
