@@ -21,6 +21,7 @@ mod notes;
 mod notification_text;
 mod notifications;
 mod otlp;
+mod owner_certificate;
 mod policy;
 mod policy_file;
 mod policy_rule;
@@ -61,6 +62,7 @@ pub use run_spec::{RunSpec, RunStartError};
 pub use schedules::{SchedulePause, ScheduledExperiment};
 
 use crate::fleet::Fleet;
+use crate::pki::owner_certificate::OwnerCertificate;
 use crate::request_id;
 use crate::store::{ApiTokenRecord, AuditHead, AuditRecord, Role, Store, StoreError};
 use active_runs::ActiveRun;
@@ -115,6 +117,10 @@ pub struct Service {
     /// The halts of teams in force, by team.
     halted_teams: Mutex<BTreeMap<String, ActiveHalt>>,
     login_desk: OnceLock<LoginDesk>,
+    /// A certificate of the owner's for browsers.
+    owner_certificate: OnceLock<Arc<OwnerCertificate>>,
+    /// Whether the files of that certificate could not be used when they were read last.
+    owner_certificate_stale: AtomicBool,
     /// Whether the controller ends: no run starts any more.
     ending: AtomicBool,
     outcomes: Mutex<BTreeMap<&'static str, u64>>,
@@ -212,6 +218,8 @@ impl Service {
             halted: Mutex::new(halted),
             halted_teams: Mutex::new(halted_teams),
             login_desk: OnceLock::new(),
+            owner_certificate: OnceLock::new(),
+            owner_certificate_stale: AtomicBool::new(false),
             ending: AtomicBool::new(false),
             outcomes: Mutex::default(),
             last_halt: Mutex::default(),

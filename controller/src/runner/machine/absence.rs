@@ -3,7 +3,7 @@
 
 use super::Machine;
 use super::agents::RunAgent;
-use super::stages::{LostAgent, RunStage};
+use super::run_stage::{LostAgent, RunStage};
 use crate::runner::events::{ActivityResult, JoiningAgent, RunnerCommand};
 use backburn_experiments::HumanDuration;
 use backburn_experiments::journal::{AbortBy, Event, InjectionState};

@@ -2,7 +2,7 @@
 
 use super::Machine;
 use super::agents::is_open_on;
-use super::stages::LostAgent;
+use super::run_stage::LostAgent;
 use crate::runner::events::{ActivityResult, AgentReport, JoiningAgent, RunnerCommand};
 use backburn_experiments::HumanDuration;
 use backburn_experiments::journal::{AbortBy, Event, InjectionState};
