@@ -89,6 +89,7 @@ impl Server {
         let game_days = tokio::spawn(Arc::clone(&service).keep_game_days());
         let unclean = tokio::spawn(Arc::clone(&service).watch_unclean_runs());
         let rules = tokio::spawn(Arc::clone(&service).keep_rules());
+        let status_page = tokio::spawn(Arc::clone(&service).keep_status_page());
         let certificate = tokio::spawn(Arc::clone(&service).keep_owner_certificate());
         let served = Arc::new(AtomicU64::new(0));
         let trimming = tokio::spawn(trim_memory_when_idle(
@@ -156,6 +157,7 @@ impl Server {
         trimming.abort();
         rules.abort();
         certificate.abort();
+        status_page.abort();
         // Agents and clients are served while the runs end, because that needs both. No agent is taken in any more.
         let left = {
             let ends = service.end_runs(SHUTDOWN_TIMEOUT);

@@ -13,9 +13,11 @@ mod failpoint;
 mod game_day_keeper;
 mod game_days;
 mod halt;
+mod hidden_words;
 mod issued_injections;
 mod local_program_policy;
 mod login;
+mod mail_target;
 mod membership;
 mod notes;
 mod notification_text;
@@ -40,6 +42,8 @@ mod run_spec;
 mod runs;
 mod schedule_keeper;
 mod schedules;
+mod status_page;
+mod status_updates;
 mod teams;
 
 pub use actions::{Action, ActionCounts, ActionError, NewAction};
@@ -47,7 +51,9 @@ pub use approvals::ApprovalPlan;
 pub use coverage::{FaultCoverage, ServiceCoverage};
 pub use game_days::{GAME_DAY_PREFIX, GameDayError, GameDaySpec, HeldGameDay};
 pub use halt::{ActiveHalt, HaltReport, LastHalt};
+pub use hidden_words::{HIDDEN, HiddenWords};
 pub use login::{DeviceLogin, LoggedIn, LoginDesk, LoginError};
+pub use mail_target::MailTarget;
 pub use notes::NoteWritten;
 pub use notification_text::{NotificationFormat, NotificationKind};
 pub use notifications::NotificationTarget;
@@ -60,6 +66,7 @@ pub use run_load::RunLoad;
 pub(crate) use run_locks::LOCK_RULE;
 pub use run_spec::{RunSpec, RunStartError};
 pub use schedules::{SchedulePause, ScheduledExperiment};
+pub use status_page::StatusPage;
 
 use crate::fleet::Fleet;
 use crate::pki::owner_certificate::OwnerCertificate;
@@ -144,6 +151,8 @@ pub struct Service {
     acted_faults: Mutex<BTreeMap<String, Arc<Vec<coverage::ActedFault>>>>,
     /// Changes when a schedule may have changed.
     schedules: tokio::sync::watch::Sender<u64>,
+    /// Changes when there is an outward status update.
+    status: tokio::sync::watch::Sender<u64>,
     /// Changes when something may be due at a game day.
     game_days: tokio::sync::watch::Sender<u64>,
     /// Held while the stream of a game day is read and continued, so that nothing is done twice.
@@ -233,6 +242,7 @@ impl Service {
             notifier: notifications::Notifier::default(),
             acted_faults: Mutex::default(),
             schedules: tokio::sync::watch::Sender::new(0),
+            status: tokio::sync::watch::Sender::new(0),
             game_days: tokio::sync::watch::Sender::new(0),
             game_day_turn: Mutex::default(),
             notes: tokio::sync::broadcast::Sender::new(notes::NOTE_BACKLOG),
