@@ -50,6 +50,7 @@ fn plan(
         protected_ports: &[22],
         protected_paths: &ProtectedPaths::default(),
         host_rules: &now.rules,
+        request_limits: &backburn_agent::plan::RequestLimits::default(),
         control_connection: now.link,
         injection: "trial",
         first_mark: 0,

@@ -7,7 +7,7 @@ mod made;
 mod made_host;
 
 use backburn_agent::faults::{PlanContext, find};
-use backburn_agent::plan::{ForeignChain, ListeningSocket, Plan, ProtectedPaths};
+use backburn_agent::plan::{ForeignChain, ListeningSocket, Plan, ProtectedPaths, RequestLimits};
 use backburn_agent::processes::{Cgroup, Protection};
 use backburn_experiments::wire::Refusal;
 use made_host::MadeHost;
@@ -28,6 +28,7 @@ fn plan(fault: &str, arguments: Value, alter: impl FnOnce(&mut MadeHost)) -> Res
         protected_ports: &[22],
         protected_paths: &ProtectedPaths::default(),
         host_rules: &backburn_agent::plan::HostFaultRules::default(),
+        request_limits: &RequestLimits::default(),
         control_connection: None,
         injection: "trial",
         first_mark: 0,

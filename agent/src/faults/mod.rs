@@ -14,10 +14,12 @@ mod file_error;
 mod file_latency;
 mod file_operations;
 mod fsync_loss;
+mod grpc_fail;
 mod host_power_plan;
 mod host_reboot;
 mod host_shutdown;
 mod http_fail;
+mod http_load;
 mod io_stress;
 mod memory_fill;
 mod network_bandwidth;
@@ -61,9 +63,11 @@ pub const FAULTS: &[Fault] = &[
     Fault::of::<file_error::FileError>(),
     Fault::of::<file_latency::FileLatency>(),
     Fault::of::<fsync_loss::FsyncLoss>(),
+    Fault::of::<grpc_fail::GrpcFail>(),
     Fault::of::<host_reboot::HostReboot>(),
     Fault::of::<host_shutdown::HostShutdown>(),
     Fault::of::<http_fail::HttpFail>(),
+    Fault::of::<http_load::HttpLoad>(),
     Fault::of::<io_stress::IoStress>(),
     Fault::of::<memory_fill::MemoryFill>(),
     Fault::of::<network_bandwidth::NetworkBandwidth>(),

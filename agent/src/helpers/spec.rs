@@ -4,8 +4,7 @@ use super::helper::Helper;
 use super::written::field;
 use super::{
     AnswerFilter, CpuLoad, DiskBallast, DiskLoad, FileTamper, Freeze, HostPower, MemoryBallast,
-    PacketFilter,
-    PluginHolder, Proxy, RequestProxy, Tamper, Terminate, ThreadBallast,
+    PacketFilter, PluginHolder, Proxy, RequestLoad, RequestProxy, Tamper, Terminate, ThreadBallast,
 };
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -75,6 +74,8 @@ helpers! {
     FileTamper = "files",
     /// Passes requests on, and fails or delays some.
     RequestProxy = "requests",
+    /// Sends requests at a rate.
+    RequestLoad = "load",
     /// Holds a plug-in's process.
     PluginHolder = "plug-in",
     /// Restarts the host, or switches it off.
