@@ -15,6 +15,9 @@ mod file_latency;
 mod file_operations;
 mod fsync_loss;
 mod grpc_fail;
+mod host_power_plan;
+mod host_reboot;
+mod host_shutdown;
 mod http_fail;
 mod http_load;
 mod io_stress;
@@ -61,6 +64,8 @@ pub const FAULTS: &[Fault] = &[
     Fault::of::<file_latency::FileLatency>(),
     Fault::of::<fsync_loss::FsyncLoss>(),
     Fault::of::<grpc_fail::GrpcFail>(),
+    Fault::of::<host_reboot::HostReboot>(),
+    Fault::of::<host_shutdown::HostShutdown>(),
     Fault::of::<http_fail::HttpFail>(),
     Fault::of::<http_load::HttpLoad>(),
     Fault::of::<io_stress::IoStress>(),
@@ -82,6 +87,9 @@ pub const FAULTS: &[Fault] = &[
     Fault::of::<syscall_latency::SyscallLatency>(),
     Fault::of::<tcp_proxy::TcpProxy>(),
 ];
+
+/// The faults that hit the host as a whole. Each must be named in the policy's `allow-host-faults`.
+pub const HOST_FAULTS: &[&str] = &["host-reboot", "host-shutdown"];
 
 /// Finds a fault by its name.
 pub fn find(name: &str) -> Option<&'static Fault> {

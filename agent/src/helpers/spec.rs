@@ -3,8 +3,8 @@
 use super::helper::Helper;
 use super::written::field;
 use super::{
-    AnswerFilter, CpuLoad, DiskBallast, DiskLoad, FileTamper, Freeze, MemoryBallast, PacketFilter,
-    PluginHolder, Proxy, RequestLoad, RequestProxy, Tamper, Terminate, ThreadBallast,
+    AnswerFilter, CpuLoad, DiskBallast, DiskLoad, FileTamper, Freeze, HostPower, MemoryBallast,
+    PacketFilter, PluginHolder, Proxy, RequestLoad, RequestProxy, Tamper, Terminate, ThreadBallast,
 };
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -78,6 +78,8 @@ helpers! {
     RequestLoad = "load",
     /// Holds a plug-in's process.
     PluginHolder = "plug-in",
+    /// Restarts the host, or switches it off.
+    HostPower = "host-power",
 }
 
 impl HelperSpec {

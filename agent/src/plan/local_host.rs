@@ -1,6 +1,6 @@
 //! The host that the agent runs on, for reading.
 
-use super::host_view::{FileSystem, FoundFile, HostView, NameResolver, NetworkSnapshot};
+use super::host_view::{FileSystem, FoundFile, HostFacts, HostView, NameResolver, NetworkSnapshot};
 use crate::changes::{self, OriginalFile};
 use crate::dns::{Resolver, Viewpoint, read_own};
 use crate::helpers::{self, FileTamper, NotTraceable};
@@ -13,6 +13,9 @@ use crate::processes::{Cgroup, Descriptors, ProcessId, ProcessTable, ThreadRoom}
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs as _, UdpSocket};
 use std::path::{Path, PathBuf};
+
+/// `CAP_SYS_BOOT` of the kernel's `include/uapi/linux/capability.h`.
+const CAP_SYS_BOOT: u32 = 22;
 
 /// The host that the agent runs on.
 #[derive(Debug, Default)]
@@ -27,6 +30,15 @@ impl HostView for LocalHost {
 
     fn user_id(&self) -> u32 {
         rustix::process::geteuid().as_raw()
+    }
+
+    fn facts(&self) -> io::Result<HostFacts> {
+        Ok(HostFacts {
+            boot: crate::boot::boot_id()?,
+            is_first_pid_namespace: crate::boot::is_first_pid_namespace(),
+            may_restart: helpers::has_capability(CAP_SYS_BOOT),
+            controllers: self.table.controllers()?,
+        })
     }
 
     fn check_freezable(&self, process: ProcessId) -> Result<(), NotTraceable> {

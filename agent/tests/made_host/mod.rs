@@ -9,7 +9,7 @@ use backburn_agent::memory_limits::Memory;
 use backburn_agent::metrics::MetricUnavailable;
 use backburn_agent::packet_filter::{PacketFilter, Shaping};
 use backburn_agent::plan::{
-    FileSystem, FoundFile, HostView, Interface, NameResolver, Namespace, NetworkSnapshot,
+    FileSystem, FoundFile, HostFacts, HostView, Interface, NameResolver, Namespace, NetworkSnapshot,
 };
 use backburn_agent::processes::{Cgroup, Descriptors, ProcessId, ProcessTable, ThreadRoom};
 use std::collections::BTreeMap;
@@ -22,6 +22,7 @@ use std::path::{Path, PathBuf};
 pub struct MadeHost {
     table: ProcessTable,
     pub user_id: u32,
+    pub facts: HostFacts,
     pub processors: usize,
     pub memory: Memory,
     /// The file systems, by the folder that they are mounted at.
@@ -67,6 +68,12 @@ impl MadeHost {
         MadeHost {
             table: ProcessTable::at(made.path()),
             user_id: 0,
+            facts: HostFacts {
+                boot: "00000000-0000-4000-8000-000000000000".into(),
+                is_first_pid_namespace: true,
+                may_restart: true,
+                controllers: Vec::new(),
+            },
             processors: 4,
             memory: Memory {
                 total: 8 * GIB,
@@ -125,6 +132,10 @@ impl HostView for MadeHost {
 
     fn user_id(&self) -> u32 {
         self.user_id
+    }
+
+    fn facts(&self) -> io::Result<HostFacts> {
+        Ok(self.facts.clone())
     }
 
     fn check_freezable(&self, _: ProcessId) -> Result<(), NotTraceable> {
