@@ -27,6 +27,48 @@ use size::Budget;
 use source::{is_read, is_source, resolve_one};
 use std::collections::BTreeSet;
 
+impl Values {
+    /// The values that this activity uses, without those that its own configuration replaces. The others are not copied: there may
+    /// be a thousand activities, and megabytes of values.
+    fn for_activity(&self, activity: &Map<String, Value>, own: &Map<String, Value>) -> Values {
+        let mut used = Vec::new();
+        activity
+            .values()
+            .for_each(|value| names::of(value, &mut used));
+        let used: BTreeSet<&str> = used.into_iter().collect();
+        let only_used = |fields: &Map<String, Value>| -> Map<String, Value> {
+            let used = fields
+                .iter()
+                .filter(|(name, _)| used.contains(name.as_str()));
+            used.map(|(name, value)| (name.clone(), value.clone()))
+                .collect()
+        };
+        let mut values = Values {
+            configuration: only_used(&self.configuration),
+            ..Values::default()
+        };
+        for name in own.keys() {
+            values.configuration.remove(name);
+        }
+        for (scope, fields) in &self.secrets {
+            if let Some(fields) = fields.as_object() {
+                values
+                    .secrets
+                    .insert(scope.clone(), only_used(fields).into());
+            }
+        }
+        let texts = self
+            .texts
+            .iter()
+            .filter(|(name, _)| used.contains(name.as_str()) && !own.contains_key(*name));
+        values.texts = texts
+            .map(|(name, text)| (name.clone(), text.clone()))
+            .collect();
+        values.confidential.names = self.confidential.names.clone();
+        values
+    }
+}
+
 /// What a document's `configuration` and `secrets` come to.
 pub fn resolve(document: &Value, sources: &Sources, problems: &mut Vec<Problem>) -> Values {
     let mut values = Values::default();
