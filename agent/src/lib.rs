@@ -29,6 +29,7 @@ pub mod ledger;
 pub mod local_abort_rules;
 pub mod memory_limits;
 pub mod metrics;
+pub mod mounts;
 pub mod netlink;
 pub mod network;
 pub mod packet_filter;

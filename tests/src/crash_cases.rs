@@ -134,6 +134,13 @@ pub const CASES: &[Case] = &[
         victims_survive: true,
     },
     Case {
+        name: "mount-read-only",
+        fault: "mount-read-only",
+        arguments: |world| json!({"path": world.folder()}),
+        duration: SHORT,
+        victims_survive: true,
+    },
+    Case {
         name: "http-fail",
         fault: "http-fail",
         arguments: |_| json!({"listen": "127.0.0.1:15433", "upstream": "127.0.0.1:9", "status": 503}),
@@ -279,7 +286,7 @@ const BRIEF: [&str; 10] = [
 
 /// The cases of changes that are undone in a few effects, of which fewer ways to be killed are enough. With `BACKBURN_CRASH_CASE` or
 /// `BACKBURN_CRASH_TRIALS`, they are struck like the others.
-const FEWER_WAYS: [&str; 2] = ["fd-exhaust", "file-corrupt"];
+const FEWER_WAYS: [&str; 3] = ["fd-exhaust", "file-corrupt", "mount-read-only"];
 
 /// Whether each case is to be struck in every way: it was asked for by name, or more trials were.
 fn all_are_whole() -> bool {

@@ -9,9 +9,12 @@ use backburn_experiments::HumanDuration;
 /// `CAP_SYS_RESOURCE` of the kernel's `include/uapi/linux/capability.h`.
 const CAP_SYS_RESOURCE: u32 = 24;
 
+/// `CAP_SYS_ADMIN` of the same list.
+const CAP_SYS_ADMIN: u32 = 21;
+
 /// Examines what these faults require.
 pub(super) fn examine() -> Vec<HostFinding> {
-    vec![system_calls(), file_events(), limits(), threads()]
+    vec![system_calls(), file_events(), limits(), threads(), mounts()]
 }
 
 fn system_calls() -> HostFinding {
@@ -66,6 +69,33 @@ fn file_events() -> HostFinding {
             Availability::No,
             format!("fanotify: {error}"),
             "`file-latency` and `file-error` require root and a kernel with CONFIG_FANOTIFY_ACCESS_PERMISSIONS",
+        ),
+    }
+}
+
+fn mounts() -> HostFinding {
+    let name = "mounts";
+    match (crate::mounts::mounts(), has_capability(CAP_SYS_ADMIN)) {
+        (Err(error), _) => finding(
+            name,
+            Availability::No,
+            format!("not listed: {error}"),
+            "`mount-read-only` requires /proc",
+        ),
+        (Ok(_), false) => finding(
+            name,
+            Availability::No,
+            "they cannot be altered",
+            "`mount-read-only` requires root or CAP_SYS_ADMIN",
+        ),
+        (Ok(mounts), true) => finding(
+            name,
+            Availability::Yes,
+            format!(
+                "{} in the agent's mount namespace; processes in others have mounts of their own",
+                mounts.len()
+            ),
+            "",
         ),
     }
 }

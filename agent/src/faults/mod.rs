@@ -17,6 +17,8 @@ mod fsync_loss;
 mod http_fail;
 mod io_stress;
 mod memory_fill;
+mod mount_point;
+mod mount_read_only;
 mod network_bandwidth;
 mod network_corrupt;
 mod network_duplicate;
@@ -61,6 +63,7 @@ pub const FAULTS: &[Fault] = &[
     Fault::of::<http_fail::HttpFail>(),
     Fault::of::<io_stress::IoStress>(),
     Fault::of::<memory_fill::MemoryFill>(),
+    Fault::of::<mount_read_only::MountReadOnly>(),
     Fault::of::<network_bandwidth::NetworkBandwidth>(),
     Fault::of::<network_corrupt::NetworkCorrupt>(),
     Fault::of::<network_duplicate::NetworkDuplicate>(),

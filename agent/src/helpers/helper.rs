@@ -89,4 +89,6 @@ pub enum AlteredPlace<'a> {
     Folder(&'a Path),
     /// In this network namespace; in the agent's own if none is given.
     Network(Option<&'a Namespace>),
+    /// In the mount namespace of the agent: no path shows a mount of another one.
+    Mounts,
 }

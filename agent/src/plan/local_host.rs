@@ -1,18 +1,24 @@
 //! The host that the agent runs on, for reading.
 
-use super::host_view::{FileSystem, FoundFile, HostView, NameResolver, NetworkSnapshot};
+use super::host_view::{
+    FileSystem, FoundFile, FoundMount, HostView, NameResolver, NetworkSnapshot,
+};
 use crate::changes::{self, OriginalFile};
 use crate::dns::{Resolver, Viewpoint, read_own};
 use crate::helpers::{self, FileTamper, NotTraceable};
-use crate::host::OpenFolder;
+use crate::host::{OpenFolder, OpenMount};
 use crate::memory_limits::{Memory, MemoryLimits};
 use crate::metrics::MetricUnavailable;
+use crate::mounts::{mount_users, mounts};
 use crate::netlink::{self, Interface, Namespace};
 use crate::packet_filter::{PacketFilter, Shaping};
 use crate::processes::{Cgroup, Descriptors, ProcessId, ProcessTable, ThreadRoom};
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs as _, UdpSocket};
 use std::path::{Path, PathBuf};
+
+/// `CAP_SYS_ADMIN` of the kernel's `include/uapi/linux/capability.h`.
+const CAP_SYS_ADMIN: u32 = 21;
 
 /// The host that the agent runs on.
 #[derive(Debug, Default)]
@@ -79,6 +85,41 @@ impl HostView for LocalHost {
                 "it is neither a regular file nor a folder",
             )),
         }
+    }
+
+    fn mount(&self, path: &Path) -> io::Result<FoundMount> {
+        let path = path.canonicalize()?;
+        let mount = OpenMount::at(&path)?.mount()?;
+        let own = self.table.metadata(std::process::id() as i32, "ns/mnt")?;
+        let is_elsewhere = |pid: &i32| {
+            let namespace = self.table.metadata(*pid, "ns/mnt");
+            namespace.is_ok_and(|namespace| namespace.st_ino != own.st_ino)
+        };
+        let all = mounts()?;
+        let others = all.iter().filter(|other| {
+            other.number != mount.number
+                && other.device == mount.device
+                && !other.path.starts_with(&mount.path)
+        });
+        let below = all
+            .iter()
+            .filter(|other| other.number != mount.number && other.path.starts_with(&mount.path));
+        Ok(FoundMount {
+            identity: mount.identity()?,
+            others: others.map(|other| other.path.clone()).collect(),
+            below: below.map(|below| below.path.clone()).collect(),
+            users: mount_users(&self.table, &mount),
+            namespace: own.st_ino,
+            processes_elsewhere: self
+                .table
+                .pids()?
+                .iter()
+                .filter(|pid| is_elsewhere(pid))
+                .count(),
+            is_permitted: helpers::has_capability(CAP_SYS_ADMIN),
+            path,
+            mount,
+        })
     }
 
     fn check_file_events(&self, tamper: &FileTamper) -> io::Result<()> {

@@ -6,7 +6,7 @@ mod local_host;
 mod plan_context;
 mod protected_paths;
 
-pub use host_view::{FileSystem, FoundFile, HostView, NameResolver, NetworkSnapshot};
+pub use host_view::{FileSystem, FoundFile, FoundMount, HostView, NameResolver, NetworkSnapshot};
 pub(crate) use kernel_refusal::kernel_refusal;
 pub use local_host::LocalHost;
 pub use plan_context::PlanContext;

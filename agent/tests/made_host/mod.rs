@@ -9,7 +9,8 @@ use backburn_agent::memory_limits::Memory;
 use backburn_agent::metrics::MetricUnavailable;
 use backburn_agent::packet_filter::{PacketFilter, Shaping};
 use backburn_agent::plan::{
-    FileSystem, FoundFile, HostView, Interface, NameResolver, Namespace, NetworkSnapshot,
+    FileSystem, FoundFile, FoundMount, HostView, Interface, NameResolver, Namespace,
+    NetworkSnapshot,
 };
 use backburn_agent::processes::{Cgroup, Descriptors, ProcessId, ProcessTable, ThreadRoom};
 use std::collections::BTreeMap;
@@ -28,6 +29,8 @@ pub struct MadeHost {
     pub file_systems: BTreeMap<PathBuf, FileSystem>,
     /// The regular files with their content.
     pub files: BTreeMap<PathBuf, (FoundFile, Vec<u8>)>,
+    /// The mounts, by the path that they are found from.
+    pub mounts: BTreeMap<PathBuf, FoundMount>,
     pub max_file_bytes: Option<u64>,
     /// What every process has open.
     pub descriptors: Descriptors,
@@ -84,6 +87,7 @@ impl MadeHost {
                 },
             )]),
             files: BTreeMap::new(),
+            mounts: BTreeMap::new(),
             max_file_bytes: None,
             descriptors: Descriptors {
                 open: (0..10).collect(),
@@ -170,6 +174,11 @@ impl HostView for MadeHost {
             true => Ok(path.to_owned()),
             false => Err(missing("such path")),
         }
+    }
+
+    fn mount(&self, path: &Path) -> io::Result<FoundMount> {
+        let found = self.mounts.get(path).cloned();
+        found.ok_or_else(|| missing("such path"))
     }
 
     fn check_file_events(&self, _: &FileTamper) -> io::Result<()> {
