@@ -80,13 +80,13 @@ fn mounts() -> HostFinding {
             name,
             Availability::No,
             format!("not listed: {error}"),
-            "`mount-read-only` requires /proc",
+            "`mount-read-only` and `filesystem-freeze` require /proc",
         ),
         (Ok(_), false) => finding(
             name,
             Availability::No,
             "they cannot be altered",
-            "`mount-read-only` requires root or CAP_SYS_ADMIN",
+            "`mount-read-only` and `filesystem-freeze` require root or CAP_SYS_ADMIN",
         ),
         (Ok(mounts), true) => finding(
             name,

@@ -13,6 +13,7 @@ mod file_corrupt;
 mod file_error;
 mod file_latency;
 mod file_operations;
+mod filesystem_freeze;
 mod fsync_loss;
 mod http_fail;
 mod io_stress;
@@ -59,6 +60,7 @@ pub const FAULTS: &[Fault] = &[
     Fault::of::<file_corrupt::FileCorrupt>(),
     Fault::of::<file_error::FileError>(),
     Fault::of::<file_latency::FileLatency>(),
+    Fault::of::<filesystem_freeze::FilesystemFreeze>(),
     Fault::of::<fsync_loss::FsyncLoss>(),
     Fault::of::<http_fail::HttpFail>(),
     Fault::of::<io_stress::IoStress>(),

@@ -75,7 +75,12 @@ pub(super) fn find_mount(path: &Path, context: &PlanContext<'_>) -> Result<Found
         ));
     }
     context.protected_paths.check(&found.path)?;
-    if let Some(own) = found.users.iter().find(|user| user.is_own) {
+    if let Some(own) = context
+        .host
+        .mount_users(std::slice::from_ref(&found.mount))
+        .iter()
+        .find(|user| user.is_own)
+    {
         return protected(format!(
             "{at} is protected: {own} is a process of Backburn and has a file open there, or works or runs from there"
         ));

@@ -40,7 +40,8 @@ impl FaultKind for MountReadOnly {
             )
             .hint("choose a mount that is writable"));
         }
-        let writers: Vec<_> = found.users.iter().filter(|user| user.writes).collect();
+        let users = context.host.mount_users(std::slice::from_ref(&found.mount));
+        let writers: Vec<_> = users.iter().filter(|user| user.writes).collect();
         if !writers.is_empty() {
             return Err(Refusal::new(
                 "busy",
@@ -69,10 +70,16 @@ impl FaultKind for MountReadOnly {
                 "processes in other mount namespaces, as in containers and sandboxed services, have mounts of their own and go on writing: there are {number} on this host"
             )),
         }
-        if !found.others.is_empty() {
+        let others: Vec<PathBuf> = (found.same_file_system.iter())
+            .filter(|other| {
+                other.number != found.mount.number && !found.below.contains(&other.path)
+            })
+            .map(|other| other.path.clone())
+            .collect();
+        if !others.is_empty() {
             notes.push(format!(
                 "the same file system stays writable where it is mounted elsewhere: {}",
-                paths(&found.others)
+                paths(&others)
             ));
         }
         if !found.below.is_empty() {

@@ -3,8 +3,8 @@
 use super::helper::Helper;
 use super::written::field;
 use super::{
-    AnswerFilter, CpuLoad, DiskBallast, DiskLoad, FileTamper, Freeze, MemoryBallast, PacketFilter,
-    PluginHolder, Proxy, RequestProxy, Tamper, Terminate, ThreadBallast,
+    AnswerFilter, CpuLoad, DiskBallast, DiskLoad, FileTamper, Freeze, FrozenMount, MemoryBallast,
+    PacketFilter, PluginHolder, Proxy, RequestProxy, Tamper, Terminate, ThreadBallast,
 };
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -74,6 +74,8 @@ helpers! {
     FileTamper = "files",
     /// Passes requests on, and fails or delays some.
     RequestProxy = "requests",
+    /// Freezes a file system.
+    FrozenMount = "frozen-mount",
     /// Holds a plug-in's process.
     PluginHolder = "plug-in",
 }

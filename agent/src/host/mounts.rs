@@ -25,6 +25,15 @@ impl OpenMount {
         Ok(OpenMount(openat(CWD, path, flags, Mode::empty())?))
     }
 
+    /// Opens the folder that is at the path, for reading.
+    ///
+    /// # Errors
+    /// It is not a folder, or cannot be read.
+    pub fn open_folder(&self) -> io::Result<OwnedFd> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        Ok(openat(&self.0, ".", flags, Mode::empty())?)
+    }
+
     /// The mount that the path lies on.
     ///
     /// # Errors

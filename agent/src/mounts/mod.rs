@@ -1,8 +1,10 @@
 //! The mounts of this process's mount namespace, as the kernel lists them, and who has files open on them. Everything here reads, and
 //! asks no file system, so that it never waits for one.
 
+mod frozen;
 mod users;
 
+pub(crate) use frozen::{LOOK_NAME, OpenFileSystem, WriteLook};
 pub use users::MountUser;
 pub(crate) use users::mount_users;
 

@@ -26,9 +26,9 @@ impl fmt::Display for MountUser {
 /// `O_WRONLY` and `O_RDWR` of the kernel's `include/uapi/asm-generic/fcntl.h`.
 const WRITE_FLAGS: u32 = 0o3;
 
-/// The processes that have files of a mount open, or are Backburn's own and work or run from it. Those that the agent may not look into
+/// The processes that have files of these mounts open, or are Backburn's own and work or run from them. Those that the agent may not look into
 /// are left out, and so is who has only mapped a file that is closed.
-pub(crate) fn mount_users(table: &ProcessTable, mount: &Mount) -> Vec<MountUser> {
+pub(crate) fn mount_users(table: &ProcessTable, mounts: &[Mount]) -> Vec<MountUser> {
     let mut found = Vec::new();
     for pid in table.pids().unwrap_or_default() {
         let (mut is_open, mut writes) = (false, false);
@@ -42,14 +42,15 @@ pub(crate) fn mount_users(table: &ProcessTable, mount: &Mount) -> Vec<MountUser>
                 let line = text.lines().find_map(|line| line.strip_prefix(key));
                 line.map(str::trim)
             };
-            if field("mnt_id:").and_then(|number| number.parse().ok()) != Some(mount.number) {
+            let number = field("mnt_id:").and_then(|number| number.parse::<u64>().ok());
+            if mounts.iter().all(|mount| Some(mount.number) != number) {
                 continue;
             }
             is_open = true;
             let flags = field("flags:").and_then(|flags| u32::from_str_radix(flags, 8).ok());
             writes |= flags.is_some_and(|flags| flags & WRITE_FLAGS != 0);
         }
-        if !(is_open || is_home(table, pid, mount)) {
+        if !(is_open || mounts.iter().any(|mount| is_home(table, pid, mount))) {
             continue;
         }
         found.push(MountUser {

@@ -83,6 +83,15 @@ pub trait HostView: fmt::Debug {
     /// There is no such path, or the kernel does not tell.
     fn mount(&self, path: &Path) -> io::Result<FoundMount>;
 
+    /// The processes that have files of these mounts open, or are Backburn's own and work or run from there.
+    fn mount_users(&self, mounts: &[Mount]) -> Vec<MountUser>;
+
+    /// Whether the file system of a mount takes writes, which is tried without writing.
+    ///
+    /// # Errors
+    /// It is gone, or that did not show in time.
+    fn takes_writes(&self, mount: &MountIdentity) -> io::Result<bool>;
+
     /// Asks the kernel whether it would let the agent decide about these operations on files.
     ///
     /// # Errors
@@ -210,12 +219,10 @@ pub struct FoundMount {
     pub mount: Mount,
     /// What tells it from any other.
     pub identity: MountIdentity,
-    /// Where else the same file system is mounted.
-    pub others: Vec<PathBuf>,
+    /// All mounts of the same file system, itself included.
+    pub same_file_system: Vec<Mount>,
     /// Where other mounts lie below it.
     pub below: Vec<PathBuf>,
-    /// The processes that have files of it open.
-    pub users: Vec<MountUser>,
     /// The number of the agent's mount namespace.
     pub namespace: u64,
     /// How many processes are in other mount namespaces, as far as the agent may see that.

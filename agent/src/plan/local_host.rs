@@ -9,7 +9,7 @@ use crate::helpers::{self, FileTamper, NotTraceable};
 use crate::host::{OpenFolder, OpenMount};
 use crate::memory_limits::{Memory, MemoryLimits};
 use crate::metrics::MetricUnavailable;
-use crate::mounts::{mount_users, mounts};
+use crate::mounts::{Mount, MountIdentity, MountUser, OpenFileSystem, mount_users, mounts};
 use crate::netlink::{self, Interface, Namespace};
 use crate::packet_filter::{PacketFilter, Shaping};
 use crate::processes::{Cgroup, Descriptors, ProcessId, ProcessTable, ThreadRoom};
@@ -92,23 +92,23 @@ impl HostView for LocalHost {
         let mount = OpenMount::at(&path)?.mount()?;
         let own = self.table.metadata(std::process::id() as i32, "ns/mnt")?;
         let is_elsewhere = |pid: &i32| {
+            // Among the kernel's threads is one with a namespace of its own, on every host.
             let namespace = self.table.metadata(*pid, "ns/mnt");
             namespace.is_ok_and(|namespace| namespace.st_ino != own.st_ino)
+                && self
+                    .table
+                    .stat(*pid)
+                    .is_some_and(|stat| !stat.is_kernel_thread())
         };
         let all = mounts()?;
-        let others = all.iter().filter(|other| {
-            other.number != mount.number
-                && other.device == mount.device
-                && !other.path.starts_with(&mount.path)
-        });
+        let same_file_system = all.iter().filter(|other| other.device == mount.device);
         let below = all
             .iter()
             .filter(|other| other.number != mount.number && other.path.starts_with(&mount.path));
         Ok(FoundMount {
             identity: mount.identity()?,
-            others: others.map(|other| other.path.clone()).collect(),
+            same_file_system: same_file_system.cloned().collect(),
             below: below.map(|below| below.path.clone()).collect(),
-            users: mount_users(&self.table, &mount),
             namespace: own.st_ino,
             processes_elsewhere: self
                 .table
@@ -120,6 +120,15 @@ impl HostView for LocalHost {
             path,
             mount,
         })
+    }
+
+    fn mount_users(&self, mounts: &[Mount]) -> Vec<MountUser> {
+        mount_users(&self.table, mounts)
+    }
+
+    fn takes_writes(&self, mount: &MountIdentity) -> io::Result<bool> {
+        let system = OpenFileSystem::of(mount)?;
+        system.map_or(Ok(false), |system| system.takes_writes())
     }
 
     fn check_file_events(&self, tamper: &FileTamper) -> io::Result<()> {

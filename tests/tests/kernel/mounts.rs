@@ -1,13 +1,16 @@
 //! Faults on whole mounts, on file systems of the test's own, in a mount namespace of its own.
 
 use backburn_agent::changes::{Observed, ReadOnlyMount, ReversibleChange as _};
+use backburn_agent::helpers::{FrozenMount, HelperSpec};
 use backburn_agent::host::{Host, HostRole, Invocation};
 use backburn_agent::mounts::mounts;
+use backburn_agent::processes::ProcessTable;
 use backburn_tests::crash::Place;
+use backburn_tests::frozen_disk::FrozenDisk;
 use backburn_tests::isolated::in_namespaces;
-use backburn_tests::programs;
 use backburn_tests::refusals::Refusals;
 use backburn_tests::wait::wait_within;
+use backburn_tests::{processes, programs};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::{Value, json};
@@ -74,11 +77,11 @@ impl Drop for Mounted {
     }
 }
 
-fn inject(place: &Place, arguments: &Value) -> Child {
-    let arguments = arguments.to_string();
+fn inject(place: &Place, fault: &str, path: &Path) -> Child {
+    let arguments = json!({"path": path}).to_string();
     let words = [
         "inject",
-        "mount-read-only",
+        fault,
         "--id",
         "trial",
         "--duration",
@@ -101,7 +104,7 @@ fn mount_read_only_of_one_mount_comes_back_with_its_options() {
         assert_eq!(mounted.write(), None);
         for ends_by_stranger in [false, true] {
             let place = Place::default();
-            let mut injecting = inject(&place, &json!({"path": mounted.path()}));
+            let mut injecting = inject(&place, "mount-read-only", mounted.path());
             wait_within("it is read-only", SOON, || {
                 mounted.write() == Some(READ_ONLY)
             });
@@ -136,7 +139,7 @@ fn mount_read_only_refuses_what_it_could_not_do_or_revert() {
         let before = mounted.line();
         let refusals = Refusals::new(|| mounted.line() == before);
         let refused = |arguments: Value, says: &[&str]| {
-            refusals.inject("mount-read-only", &arguments, &[], 2, says);
+            refusals.inject("mount-read-only", &arguments, &[], 3, says);
         };
         let folder = mounted.path().join("folder");
         std::fs::create_dir(&folder).expect("a folder can be made");
@@ -145,15 +148,24 @@ fn mount_read_only_refuses_what_it_could_not_do_or_revert() {
             json!({"path": folder}),
             &["not a mount point", &point, "`mount --bind"],
         );
-        refused(json!({"path": "data"}), &["not an absolute path"]);
+        refusals.inject(
+            "mount-read-only",
+            &json!({"path": "data"}),
+            &[],
+            2,
+            &["not an absolute path"],
+        );
         refused(json!({"path": "/no/such"}), &["No such file", "`findmnt`"]);
         refused(json!({"path": "/"}), &["/ is protected"]);
         refused(
             json!({"path": "/proc"}),
             &["/proc is protected: `proc` is a file system of the kernel's own"],
         );
-        refused(
-            json!({"path": mounted.path(), "options": "ro"}),
+        refusals.inject(
+            "mount-read-only",
+            &json!({"path": mounted.path(), "options": "ro"}),
+            &[],
+            2,
             &["options"],
         );
 
@@ -181,6 +193,7 @@ fn mount_read_only_refuses_what_it_could_not_do_or_revert() {
         let said = output.expect("the agent starts").stderr;
         let said = String::from_utf8_lossy(&said);
         assert!(said.contains("the state folder of the agent"), "{said}");
+        drop(refusals);
         run(&format!(
             "mount -o remount,bind,ro,noatime {}",
             mounted.path().display()
@@ -191,7 +204,7 @@ fn mount_read_only_refuses_what_it_could_not_do_or_revert() {
             "mount-read-only",
             &json!({"path": mounted.path()}),
             &[],
-            2,
+            3,
             &["read-only already"],
         );
     });
@@ -234,4 +247,152 @@ fn mount_that_others_made_read_only_is_left_to_them() {
         run(&format!("mount -t tmpfs trial {path}"));
         assert_eq!(change.observe(&host).expect("it is seen"), Observed::Absent);
     });
+}
+
+/// The processes of Backburn with this word on their command line.
+fn processes_with(word: &str) -> Vec<Pid> {
+    let all = processes::of_backburn().into_iter();
+    let has_it = |pid: &i32| {
+        let line = std::fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        let name = std::fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
+        line.split('\0').any(|part| part == word) && name.trim() != "backburn-look"
+    };
+    all.map(|process| process.pid)
+        .filter(has_it)
+        .map(Pid::from_raw)
+        .collect()
+}
+
+#[test]
+fn filesystem_freeze_ends_in_every_way_and_loses_no_write() {
+    in_namespaces(
+        &["mount", "umount", "mkfs.ext4", "fsfreeze", "rmdir", "cp"],
+        || {
+            let disk = FrozenDisk::new();
+            let path = disk.path();
+            std::fs::write(path.join("before"), "x").expect("it takes writes");
+            // Its end, its helper killed, its helper stopped, and all of Backburn but the helper killed at once.
+            for way in [
+                "end",
+                "helper killed",
+                "helper stopped",
+                "agent and guardian killed",
+            ] {
+                let place = Place::default();
+                let mut injecting = inject(&place, "filesystem-freeze", &path);
+                wait_within("it is frozen", SOON, || {
+                    !processes_with("helper").is_empty() && !disk.takes_writes()
+                });
+                assert_eq!(
+                    std::fs::read(path.join("before")).expect("reads go on"),
+                    b"x"
+                );
+                // Who writes meanwhile waits.
+                let written = path.join(way.replace(' ', "-"));
+                let mut writer = Command::new("cp");
+                let mut writer = writer
+                    .arg("/proc/self/comm")
+                    .arg(&written)
+                    .spawn()
+                    .expect("`cp` starts");
+                std::thread::sleep(Duration::from_millis(50));
+                assert!(writer.try_wait().expect("it is a child").is_none(), "{way}");
+                match way {
+                    "end" => kill(Pid::from_raw(injecting.id() as i32), Signal::SIGINT)
+                        .expect("it is there"),
+                    "helper killed" | "helper stopped" => {
+                        let signal = if way == "helper killed" {
+                            Signal::SIGKILL
+                        } else {
+                            Signal::SIGSTOP
+                        };
+                        for helper in processes_with("helper") {
+                            kill(helper, signal).expect("it is there");
+                        }
+                    }
+                    _ => {
+                        injecting.kill().expect("it is there");
+                        for pid in [processes_with("guardian"), processes_with("worker")].concat() {
+                            kill(pid, Signal::SIGKILL).ok();
+                        }
+                    }
+                }
+                wait_within(way, SOON, || {
+                    writer.try_wait().expect("it is a child").is_some()
+                });
+                assert!(written.exists() && disk.takes_writes(), "{way}");
+                wait_within("it ends", SOON, || {
+                    injecting
+                        .try_wait()
+                        .expect("a child can be waited for")
+                        .is_some()
+                        && processes::of_backburn().is_empty()
+                });
+                if way == "agent and guardian killed" {
+                    place.restart(None);
+                }
+                assert!(place.ledger().is_empty(), "{way}");
+                assert!(!disk.thaw(), "{way}: it is still frozen");
+            }
+        },
+    );
+}
+
+#[test]
+fn filesystem_freeze_refuses_what_others_froze_and_what_the_host_needs() {
+    in_namespaces(
+        &["mount", "umount", "mkfs.ext4", "fsfreeze", "rmdir"],
+        || {
+            let disk = FrozenDisk::new();
+            let memory = Mounted::new("noatime");
+            let refusals = Refusals::new(|| true);
+            let refused = |path: &Path, says: &[&str]| {
+                refusals.inject("filesystem-freeze", &json!({"path": path}), &[], 3, says);
+            };
+            refused(Path::new("/"), &["/ is protected"]);
+            refused(memory.path(), &["`tmpfs`", "ext4"]);
+            // What lies on it by another mount is found all the same.
+            run(&format!("mount --bind {} /var/tmp", disk.path().display()));
+            refused(&disk.path(), &["/var/tmp lies on the same file system"]);
+            run("umount /var/tmp");
+            disk.freeze();
+            refused(
+                &disk.path(),
+                &["takes no writes already", "fsfreeze --unfreeze"],
+            );
+            assert!(!disk.takes_writes());
+            assert!(disk.thaw(), "what others froze is left to them");
+
+            // What the helper leaves is seen and removed, by whoever comes after it.
+            let all = mounts().expect("mounts are listed");
+            let mount = all.into_iter().rfind(|mount| mount.path == disk.path());
+            let mount = mount
+                .expect("it is mounted")
+                .identity()
+                .expect("it has an identity");
+            let spec = HelperSpec::from(FrozenMount { mount, device: 0 });
+            assert_eq!(
+                spec.helper()
+                    .residue(&ProcessTable::default())
+                    .expect("it is seen"),
+                None
+            );
+            disk.freeze();
+            assert!(
+                spec.helper()
+                    .residue(&ProcessTable::default())
+                    .expect("it is seen")
+                    .is_some()
+            );
+            for _ in 0..2 {
+                spec.helper().remove_leftovers().expect("it can be thawed");
+                assert_eq!(
+                    spec.helper()
+                        .residue(&ProcessTable::default())
+                        .expect("it is seen"),
+                    None
+                );
+            }
+        },
+    );
 }
