@@ -78,7 +78,9 @@ impl FaultKind for FilesystemFreeze {
             )
             .hint("it is left as it is; once nobody needs it frozen, `fsfreeze --unfreeze` thaws it"));
         }
-        let writers = context.host.mount_users(&found.same_file_system);
+        let writers = context
+            .host
+            .mount_users(&found.same_file_system.iter().collect::<Vec<_>>());
         let writers: Vec<_> = writers.iter().filter(|user| user.writes).collect();
         let mut warnings = vec![
             "whoever writes there waits until the end and cannot be killed, and so does whoever waits for that process".to_owned(),
@@ -150,7 +152,9 @@ fn check_device(found: &FoundMount, context: &PlanContext<'_>) -> Result<(), Ref
             .hint(hint));
         }
     }
-    let users = context.host.mount_users(&found.same_file_system);
+    let users = context
+        .host
+        .mount_users(&found.same_file_system.iter().collect::<Vec<_>>());
     match users.iter().find(|user| user.is_own) {
         None => Ok(()),
         Some(own) => Err(Refusal::new(

@@ -77,7 +77,7 @@ pub(super) fn find_mount(path: &Path, context: &PlanContext<'_>) -> Result<Found
     context.protected_paths.check(&found.path)?;
     if let Some(own) = context
         .host
-        .mount_users(std::slice::from_ref(&found.mount))
+        .mount_users(&[&found.mount])
         .iter()
         .find(|user| user.is_own)
     {

@@ -40,7 +40,7 @@ impl FaultKind for MountReadOnly {
             )
             .hint("choose a mount that is writable"));
         }
-        let users = context.host.mount_users(std::slice::from_ref(&found.mount));
+        let users = context.host.mount_users(&[&found.mount]);
         let writers: Vec<_> = users.iter().filter(|user| user.writes).collect();
         if !writers.is_empty() {
             return Err(Refusal::new(

@@ -7,12 +7,12 @@ use super::bootstrap::HelperProcess;
 use super::evidence::{effect, effect_of_living};
 use super::helper::{AlteredPlace, Helper};
 use super::written::field;
-use crate::host::wait_readable;
 use crate::mounts::{LOOK_NAME, MountIdentity, OpenFileSystem, WriteLook};
 use crate::processes::{ProcessId, ProcessTable};
 use backburn_experiments::wire::Effect;
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -78,7 +78,7 @@ impl Helper for FrozenMount {
         }
         let acted = witness(&system).and_then(|_witness| {
             process.ready("writes wait").map_err(io::Error::other)?;
-            wait_readable(&signals, process.deadline.saturating_sub(SPARE))
+            wait_for(&signals, process.deadline.saturating_sub(SPARE))
         });
         // Whatever went wrong, this comes next.
         let thawed = system.thaw();
@@ -163,6 +163,20 @@ impl Helper for FrozenMount {
 
     fn ends_on_sigterm(&self) -> bool {
         true
+    }
+}
+
+/// Waits for a signal, at the most this long.
+fn wait_for(signals: &SignalFd, patience: Duration) -> io::Result<()> {
+    let until = Instant::now() + patience;
+    loop {
+        let left = until.saturating_duration_since(Instant::now());
+        let timeout = Timespec::try_from(left).map_err(io::Error::other)?;
+        match poll(&mut [PollFd::new(signals, PollFlags::IN)], Some(&timeout)) {
+            Ok(_) => return Ok(()),
+            Err(Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
+        }
     }
 }
 

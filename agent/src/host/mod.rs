@@ -19,7 +19,6 @@ pub use failpoint::Failpoint;
 pub use files::{CopyEdit, MADE_FILE_PREFIX, OpenFolder};
 pub use interrupt::Interrupt;
 pub use memory::{return_freed, settle};
-pub use mounts::OpenMount;
 pub use spawn::{Invocation, end_own_group, program};
 
 use crate::processes::{ProcessId, ProcessTable};

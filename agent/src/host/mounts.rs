@@ -1,52 +1,14 @@
 //! The doors for changes of mounts.
 
 use super::{Host, HostError};
-use crate::mounts::{Mount, MountIdentity, mounts};
+use crate::mounts::{Mount, MountIdentity, OpenMount};
 use nix::mount::MsFlags;
-use rustix::fs::{CWD, Mode, OFlags, openat};
 use std::io;
-use std::os::fd::{AsRawFd as _, OwnedFd};
+use std::os::fd::{AsFd as _, AsRawFd as _};
 use std::path::Path;
 
 /// `MS_NOSYMFOLLOW` of the kernel's `include/uapi/linux/mount.h`, since Linux 5.10.
 const NOSYMFOLLOW: u64 = 256;
-
-/// A path that is held open without reading what is there, so that no other mount can take its place meanwhile.
-#[derive(Debug)]
-pub struct OpenMount(OwnedFd);
-
-impl OpenMount {
-    /// Opens a path.
-    ///
-    /// # Errors
-    /// There is no such path.
-    pub fn at(path: &Path) -> io::Result<Self> {
-        let flags = OFlags::PATH | OFlags::CLOEXEC;
-        Ok(OpenMount(openat(CWD, path, flags, Mode::empty())?))
-    }
-
-    /// Opens the folder that is at the path, for reading.
-    ///
-    /// # Errors
-    /// It is not a folder, or cannot be read.
-    pub fn open_folder(&self) -> io::Result<OwnedFd> {
-        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        Ok(openat(&self.0, ".", flags, Mode::empty())?)
-    }
-
-    /// The mount that the path lies on.
-    ///
-    /// # Errors
-    /// The kernel does not tell, or the mount is not one of this process's mount namespace.
-    pub fn mount(&self) -> io::Result<Mount> {
-        let text = std::fs::read_to_string(format!("/proc/self/fdinfo/{}", self.0.as_raw_fd()))?;
-        let number = text.lines().find_map(|line| line.strip_prefix("mnt_id:"));
-        let number: Option<u64> = number.and_then(|number| number.trim().parse().ok());
-        let mut all = mounts()?.into_iter();
-        all.find(|mount| Some(mount.number) == number)
-            .ok_or_else(|| io::Error::other("it lies on a mount that is not listed here"))
-    }
-}
 
 impl Host {
     /// Makes a mount read-only, or writable again. Its other options stay as they are, and so do all other mounts of its file system.
@@ -76,7 +38,7 @@ impl Host {
                 }
                 let mut flags = MsFlags::MS_REMOUNT | MsFlags::MS_BIND | kept_flags(&found);
                 flags.set(MsFlags::MS_RDONLY, is_read_only);
-                let target = format!("/proc/self/fd/{}", opened.0.as_raw_fd());
+                let target = format!("/proc/self/fd/{}", opened.as_fd().as_raw_fd());
                 let none: Option<&str> = None;
                 Ok(nix::mount::mount(none, target.as_str(), none, flags, none)?)
             },

@@ -1,8 +1,7 @@
 //! Freezing and thawing a file system (`FIFREEZE`, `FITHAW`), and seeing whether it takes writes without waiting for it: a process of its
 //! own tries to remove a folder that is not there. That changes nothing, and waits exactly as long as the file system is frozen.
 
-use super::{MountIdentity, mounts};
-use crate::host::OpenMount;
+use super::{MountIdentity, OpenMount, mounts};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::{ForkResult, Pid, fork};
 use rustix::fs::AtFlags;

@@ -2,9 +2,11 @@
 //! asks no file system, so that it never waits for one.
 
 mod frozen;
+mod open_mount;
 mod users;
 
 pub(crate) use frozen::{LOOK_NAME, OpenFileSystem, WriteLook};
+pub(crate) use open_mount::OpenMount;
 pub use users::MountUser;
 pub(crate) use users::mount_users;
 

@@ -28,7 +28,7 @@ const WRITE_FLAGS: u32 = 0o3;
 
 /// The processes that have files of these mounts open, or are Backburn's own and work or run from them. Those that the agent may not look into
 /// are left out, and so is who has only mapped a file that is closed.
-pub(crate) fn mount_users(table: &ProcessTable, mounts: &[Mount]) -> Vec<MountUser> {
+pub(crate) fn mount_users(table: &ProcessTable, mounts: &[&Mount]) -> Vec<MountUser> {
     let mut found = Vec::new();
     for pid in table.pids().unwrap_or_default() {
         let (mut is_open, mut writes) = (false, false);

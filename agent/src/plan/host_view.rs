@@ -84,7 +84,7 @@ pub trait HostView: fmt::Debug {
     fn mount(&self, path: &Path) -> io::Result<FoundMount>;
 
     /// The processes that have files of these mounts open, or are Backburn's own and work or run from there.
-    fn mount_users(&self, mounts: &[Mount]) -> Vec<MountUser>;
+    fn mount_users(&self, mounts: &[&Mount]) -> Vec<MountUser>;
 
     /// Whether the file system of a mount takes writes, which is tried without writing.
     ///

@@ -6,10 +6,12 @@ use super::host_view::{
 use crate::changes::{self, OriginalFile};
 use crate::dns::{Resolver, Viewpoint, read_own};
 use crate::helpers::{self, FileTamper, NotTraceable};
-use crate::host::{OpenFolder, OpenMount};
+use crate::host::OpenFolder;
 use crate::memory_limits::{Memory, MemoryLimits};
 use crate::metrics::MetricUnavailable;
-use crate::mounts::{Mount, MountIdentity, MountUser, OpenFileSystem, mount_users, mounts};
+use crate::mounts::{
+    Mount, MountIdentity, MountUser, OpenFileSystem, OpenMount, mount_users, mounts,
+};
 use crate::netlink::{self, Interface, Namespace};
 use crate::packet_filter::{PacketFilter, Shaping};
 use crate::processes::{Cgroup, Descriptors, ProcessId, ProcessTable, ThreadRoom};
@@ -122,7 +124,7 @@ impl HostView for LocalHost {
         })
     }
 
-    fn mount_users(&self, mounts: &[Mount]) -> Vec<MountUser> {
+    fn mount_users(&self, mounts: &[&Mount]) -> Vec<MountUser> {
         mount_users(&self.table, mounts)
     }
 

@@ -186,7 +186,7 @@ impl HostView for MadeHost {
         found.ok_or_else(|| missing("such path"))
     }
 
-    fn mount_users(&self, _: &[Mount]) -> Vec<MountUser> {
+    fn mount_users(&self, _: &[&Mount]) -> Vec<MountUser> {
         self.mount_users.clone()
     }
 
