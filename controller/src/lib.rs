@@ -18,4 +18,5 @@ pub mod request_id;
 pub mod runner;
 pub mod server;
 pub mod service;
+pub mod smtp;
 pub mod store;

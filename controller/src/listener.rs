@@ -11,11 +11,12 @@ use crate::pki::ca::{
 };
 use crate::pki::controller_certificate::ControllerCertificate;
 use crate::pki::enrolment::JoiningConnection;
-use backburn_experiments::join::{JOIN_PROTOCOL, LINK_PROTOCOL};
+use crate::pki::owner_certificate::OwnerCertificate;
+use backburn_experiments::join::{API_PROTOCOL, HTTP_PROTOCOL, JOIN_PROTOCOL, LINK_PROTOCOL};
 use jiff::Timestamp;
 use std::io;
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
@@ -32,8 +33,6 @@ use tokio_rustls::rustls::{
 };
 use tokio_rustls::server::TlsStream;
 
-/// The protocol of people and programs.
-const HTTP: &[u8] = b"http/1.1";
 /// How many connections may wait to be accepted, as far as the host allows (`net.core.somaxconn`). A client that finds no place
 /// there tries again a second later.
 const ACCEPT_BACKLOG: i32 = 4096;
@@ -124,6 +123,9 @@ struct Protocols {
     link: Arc<ServerConfig>,
     join: Arc<ServerConfig>,
     http: Arc<ServerConfig>,
+    api: Arc<ServerConfig>,
+    /// What is shown to those who use HTTP without pinning the authority, if they ask for one of its names.
+    owner: OnceLock<Arc<OwnerCertificate>>,
     joining: Arc<Semaphore>,
     authority: Arc<CertificateAuthority>,
 }
@@ -157,7 +159,9 @@ impl Listener {
             protocols: Arc::new(Protocols {
                 link: config(LINK_PROTOCOL.as_bytes(), Some(true), Duration::ZERO)?,
                 join: config(JOIN_PROTOCOL.as_bytes(), Some(false), limits.renewal_grace)?,
-                http: config(HTTP, None, Duration::ZERO)?,
+                http: config(HTTP_PROTOCOL.as_bytes(), None, Duration::ZERO)?,
+                api: config(API_PROTOCOL.as_bytes(), None, Duration::ZERO)?,
+                owner: OnceLock::new(),
                 joining: Arc::new(Semaphore::new(limits.joining)),
                 authority: Arc::clone(authority),
             }),
@@ -166,6 +170,14 @@ impl Listener {
             limits,
             handshakes: JoinSet::new(),
         })
+    }
+
+    /// Shows this certificate to clients that ask for one of its names and are neither agents nor pin the controller's authority. It can
+    /// be set once.
+    pub fn show_owner_certificate(&self, certificate: Arc<OwnerCertificate>) {
+        if self.protocols.owner.set(certificate).is_err() {
+            tracing::error!("the owner's certificate was set twice");
+        }
     }
 
     /// The address it listens on.
@@ -280,6 +292,7 @@ async fn handshake(
     stream.set_nodelay(true)?;
     stream.readable().await?;
     slot.raise(Standing::Handshake);
+    let address = stream.local_addr()?.ip();
     let start = LazyConfigAcceptor::new(Acceptor::default(), stream).await?;
     let offers = |protocol: &str| {
         start
@@ -316,7 +329,16 @@ async fn handshake(
             _slot: slot,
         }));
     }
-    let stream = start.into_stream(Arc::clone(&protocols.http)).await?;
+    let config = if offers(API_PROTOCOL) {
+        Arc::clone(&protocols.api)
+    } else {
+        let host = start.client_hello().server_name().map(str::to_owned);
+        let owner = protocols.owner.get();
+        owner
+            .and_then(|owner| owner.config_for(host.as_deref(), address))
+            .unwrap_or_else(|| Arc::clone(&protocols.http))
+    };
+    let stream = start.into_stream(config).await?;
     Ok(Handshaken::Http(stream, peer))
 }
 

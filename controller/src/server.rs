@@ -66,6 +66,9 @@ impl Server {
             move |client_identity| known.is_revoked(client_identity),
         )?;
         let (service, registry, authority) = (self.service, self.registry, self.authority);
+        if let Some(owner) = service.owner_certificate() {
+            listener.show_owner_certificate(Arc::clone(owner));
+        }
         let router = Api::new(
             Arc::clone(&service),
             Arc::clone(&registry),
@@ -86,6 +89,8 @@ impl Server {
         let game_days = tokio::spawn(Arc::clone(&service).keep_game_days());
         let unclean = tokio::spawn(Arc::clone(&service).watch_unclean_runs());
         let rules = tokio::spawn(Arc::clone(&service).keep_rules());
+        let status_page = tokio::spawn(Arc::clone(&service).keep_status_page());
+        let certificate = tokio::spawn(Arc::clone(&service).keep_owner_certificate());
         let served = Arc::new(AtomicU64::new(0));
         let trimming = tokio::spawn(trim_memory_when_idle(
             Arc::clone(&service),
@@ -151,6 +156,8 @@ impl Server {
         unclean.abort();
         trimming.abort();
         rules.abort();
+        certificate.abort();
+        status_page.abort();
         // Agents and clients are served while the runs end, because that needs both. No agent is taken in any more.
         let left = {
             let ends = service.end_runs(SHUTDOWN_TIMEOUT);

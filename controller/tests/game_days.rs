@@ -3,6 +3,8 @@
 
 #[path = "game_days/report.rs"]
 mod report;
+#[path = "game_days/updates.rs"]
+mod updates;
 mod support;
 
 use backburn::service::Service;

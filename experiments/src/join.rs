@@ -18,6 +18,11 @@ use std::fmt;
 pub const LINK_PROTOCOL: &str = "backburn-agent/1";
 /// One [`JoinRequest`] from an agent, one [`JoinAnswer`] back.
 pub const JOIN_PROTOCOL: &str = "backburn-join/1";
+/// HTTP/1.1 for browsers and for programs (RFC 7301).
+pub const HTTP_PROTOCOL: &str = "http/1.1";
+/// HTTP/1.1 for programs that pin the controller's authority, as the command line does by its token. A controller that does not know this
+/// name yet is asked for [`HTTP_PROTOCOL`], too.
+pub const API_PROTOCOL: &str = "backburn-api/1";
 /// The longest line of [`JOIN_PROTOCOL`], in bytes.
 pub const MAX_JOIN_LINE_BYTES: usize = 16 << 10;
 /// The longest name of an agent: a host's may have as many, and so may the common name of a certificate (RFC 5280, A.1).

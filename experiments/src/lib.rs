@@ -8,6 +8,7 @@ pub mod chaostoolkit;
 pub mod check;
 pub mod confidence;
 pub mod destination;
+pub mod dns_message;
 pub mod document;
 pub mod duration;
 pub mod forecast;

@@ -74,7 +74,7 @@ pub fn join(
     let route = Route::new(controller, proxy)?;
     let tls = TlsConnection::connect(
         &route,
-        config_from_token(&token.authority, JOIN_PROTOCOL),
+        config_from_token(&token.authority, &[JOIN_PROTOCOL]),
         None,
     )?;
     let shown = PresentedToken {

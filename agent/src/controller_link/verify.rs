@@ -12,11 +12,12 @@ use rustls::version::TLS13;
 use rustls::{AlertDescription, CertificateError, ClientConfig, Error, RootCertStore};
 use std::sync::Arc;
 
-/// The TLS configuration of an agent that has only a token, which names the authority by its fingerprint.
+/// The TLS configuration of an agent or a command that has only a token, which names the authority by its fingerprint. It offers these
+/// protocols, the best one first.
 ///
 /// # Errors
 /// TLS rejected the configuration.
-pub fn config_from_token(authority: &str, protocol: &str) -> Result<Arc<ClientConfig>, Error> {
+pub fn config_from_token(authority: &str, protocols: &[&str]) -> Result<Arc<ClientConfig>, Error> {
     let provider = Arc::new(ring::default_provider());
     let pinned = PinnedAuthority {
         authority: authority.to_owned(),
@@ -27,7 +28,7 @@ pub fn config_from_token(authority: &str, protocol: &str) -> Result<Arc<ClientCo
         .dangerous()
         .with_custom_certificate_verifier(Arc::new(ServerVerifier::new(pinned)))
         .with_no_client_auth();
-    Ok(finish_config(config, protocol))
+    Ok(finish_config(config, protocols))
 }
 
 /// The TLS configuration of an agent that has joined: it trusts the authority, and presents its own certificate.
@@ -52,11 +53,12 @@ pub fn config_from_credentials(
         .with_protocol_versions(&[&TLS13])?
         .with_root_certificates(roots)
         .with_client_auth_cert(chain, key)?;
-    Ok(finish_config(config, protocol))
+    Ok(finish_config(config, &[protocol]))
 }
 
-fn finish_config(mut config: ClientConfig, protocol: &str) -> Arc<ClientConfig> {
-    config.alpn_protocols = vec![protocol.as_bytes().to_vec()];
+fn finish_config(mut config: ClientConfig, protocols: &[&str]) -> Arc<ClientConfig> {
+    let protocols = protocols.iter().map(|name| name.as_bytes().to_vec());
+    config.alpn_protocols = protocols.collect();
     // Small fragments: a controller buffers one of each agent while it is incomplete.
     config.max_fragment_size = Some(4096);
     // A controller resumes no session, since it checks certificates each time.

@@ -1,26 +1,14 @@
 //! What of an answer's bytes is of use here (RFC 1035): its header, its one question, and its OPT record. What can't
 //! be read is no message, and goes on as it came. Nothing here panics, whatever comes: it comes from a network.
 
+use backburn_experiments::dns_message::record_types::{A, AAAA, ANY, HTTPS, OPT, SVCB};
+use backburn_experiments::dns_message::{HEADER_LENGTH, INTERNET, MessageReader};
 use std::net::IpAddr;
 
-/// The length of the header.
-const HEADER: usize = 12;
-/// The longest name, with the lengths of its labels and the end (RFC 1035, 2.3.4).
-const LONGEST_NAME: usize = 255;
 /// What every asker takes (RFC 1035, 2.3.4).
 const SMALLEST_ROOM: usize = 512;
 /// How long a made-up record may be kept, in seconds: what is cached outlives the fault.
 const TIME_TO_LIVE: u32 = 1;
-/// Numbers of record types.
-const A: u16 = 1;
-const AAAA: u16 = 28;
-const OPT: u16 = 41;
-const SVCB: u16 = 64;
-const HTTPS: u16 = 65;
-const ANY: u16 = 255;
-/// The class of the internet.
-const INTERNET: u16 = 1;
-
 /// The question of an answer.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Question<'a> {
@@ -61,33 +49,22 @@ impl Question<'_> {
 
 /// The question of a message that is an answer to one.
 pub(super) fn question(message: &[u8]) -> Option<Question<'_>> {
-    let flags = *message.get(2)?;
-    let is_answer = flags & 0x80 != 0;
-    let is_query = flags & 0x78 == 0;
-    if !is_answer || !is_query || short(message, 4)? != 1 {
+    let mut reader = MessageReader::new(message);
+    let header = reader.header()?;
+    if !header.is_answer() || !header.is_query() || header.questions != 1 {
         return None;
     }
-    let mut labels = Vec::new();
-    let mut at = HEADER;
-    loop {
-        let length = usize::from(*message.get(at)?);
-        at += 1;
-        match length {
-            0 => break,
-            1..=63 => labels.push(message.get(at..at + length)?),
-            // Nothing comes before a question that its name could point to.
-            _ => return None,
-        }
-        at += length;
-        if at + 1 - HEADER > LONGEST_NAME {
-            return None;
-        }
+    let labels = reader.name()?;
+    // Nothing comes before a question that its name could point to.
+    let length: usize = labels.iter().map(|label| 1 + label.len()).sum();
+    if reader.place() != HEADER_LENGTH + length + 1 {
+        return None;
     }
-    let (kind, class) = (short(message, at)?, short(message, at + 2)?);
+    let (kind, class) = (reader.short()?, reader.short()?);
     (class == INTERNET).then_some(Question {
         labels,
         kind,
-        end: at + 4,
+        end: reader.place(),
     })
 }
 
@@ -104,7 +81,7 @@ pub(super) fn rewritten(
     // that it is authoritative, cut short or proved.
     let (first, second) = (message.get(2)? & 0x81, message.get(3)? & 0x90);
     answer.splice(2..4, [first, second | code as u8]);
-    let opt = opt(message, question);
+    let opt = opt(message);
     let mut records = 0u16;
     for address in addresses {
         let (kind, data) = match address {
@@ -115,7 +92,7 @@ pub(super) fn rewritten(
             break;
         }
         // The name is the question's, which begins right after the header.
-        answer.extend((0xc000 | HEADER as u16).to_be_bytes());
+        answer.extend((0xc000 | HEADER_LENGTH as u16).to_be_bytes());
         answer.extend(kind.to_be_bytes());
         answer.extend(INTERNET.to_be_bytes());
         answer.extend(TIME_TO_LIVE.to_be_bytes());
@@ -124,54 +101,37 @@ pub(super) fn rewritten(
         records += 1;
     }
     let counts = [records, 0, u16::from(opt.is_some())].map(u16::to_be_bytes);
-    answer.splice(6..HEADER, counts.concat());
+    answer.splice(6..HEADER_LENGTH, counts.concat());
     answer.extend(opt.unwrap_or_default());
     Some(answer)
 }
 
 /// The OPT record (RFC 6891), without its part of the response code. None where there is none, or it is not to be had.
-fn opt(message: &[u8], question: &Question<'_>) -> Option<Vec<u8>> {
-    let before = u32::from(short(message, 6)?) + u32::from(short(message, 8)?);
-    let additional = u32::from(short(message, 10)?);
-    let mut at = question.end;
-    for number in 0..before + additional {
-        let start = at;
-        at = after_name(message, at)?;
-        let kind = short(message, at)?;
-        let end = at + 10 + usize::from(short(message, at + 8)?);
-        let record = message.get(start..end)?;
-        if kind == OPT && number >= before && at == start + 1 {
-            let mut record = record.to_vec();
+fn opt(message: &[u8]) -> Option<Vec<u8>> {
+    let mut reader = MessageReader::new(message);
+    let header = reader.header()?;
+    for _ in 0..header.questions {
+        reader.name()?;
+        reader.take(4)?;
+    }
+    for number in 0..header.records() {
+        let start = reader.place();
+        let record = reader.record()?;
+        let is_additional = number >= header.records() - u32::from(header.additional);
+        if record.kind == OPT && is_additional && record.owner.is_empty() {
+            let mut record = message.get(start..reader.place())?.to_vec();
             // After its empty name, its type and its class.
             *record.get_mut(5)? = 0;
             return Some(record);
         }
-        at = end;
     }
     None
-}
-
-/// Where a name ends that begins here.
-fn after_name(message: &[u8], mut at: usize) -> Option<usize> {
-    loop {
-        let length = *message.get(at)?;
-        match length {
-            0 => return Some(at + 1),
-            1..=63 => at += 1 + usize::from(length),
-            // A pointer ends it.
-            0xc0.. => return Some(at + 2),
-            _ => return None,
-        }
-    }
-}
-
-fn short(bytes: &[u8], at: usize) -> Option<u16> {
-    Some(u16::from_be_bytes(bytes.get(at..at + 2)?.try_into().ok()?))
 }
 
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
+    use backburn_experiments::dns_message::MAX_NAME_LENGTH;
     use proptest::prelude::*;
 
     /// An answer to `WWW.example.org` with one address, an authority and an OPT record that has an option.
@@ -273,7 +233,7 @@ pub(super) mod tests {
             for message in [bytes, behind, changed] {
                 let Some(question) = question(&message) else { continue };
                 let names: usize = question.labels.iter().map(|label| label.len() + 1).sum();
-                prop_assert!(names < LONGEST_NAME && question.end <= message.len());
+                prop_assert!(names < MAX_NAME_LENGTH && question.end <= message.len());
                 let address: IpAddr = [192, 0, 2, 9].into();
                 let made = rewritten(&message, &question, Code::NoError, &[address]);
                 let made = made.expect("what has a question can be answered");

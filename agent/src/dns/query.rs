@@ -1,22 +1,21 @@
 //! A question to a name server, and what its answer says (RFC 1035). Nothing here panics, whatever comes: it comes from a network.
 
+use backburn_experiments::dns_message::record_types::{A, AAAA, CNAME};
+use backburn_experiments::dns_message::{self, INTERNET, MessageReader, ResourceRecord};
 use std::net::IpAddr;
 
-const HEADER: usize = 12;
 /// The most names that point to the next one, in one answer.
 const MAX_ALIASES: usize = 16;
 /// The most records that are read of an answer.
 const MAX_RECORDS: usize = 1024;
-const CNAME: u16 = 5;
-const INTERNET: u16 = 1;
 
 /// What addresses are asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum RecordType {
     /// Addresses of IPv4 (RFC 1035).
-    A = 1,
+    A = A as isize,
     /// Addresses of IPv6 (RFC 3596).
-    Aaaa = 28,
+    Aaaa = AAAA as isize,
 }
 
 /// What a server says.
@@ -31,85 +30,64 @@ pub(super) enum Response {
     /// The answer is longer than what came.
     CutShort,
     /// The server can't or does not want to say: the number of its response code.
-    Failed(u8),
+    Failed(u16),
 }
 
 /// A question with this number; none for what is no name.
 pub(super) fn question(id: u16, name: &str, kind: RecordType) -> Option<Vec<u8>> {
-    let mut message = id.to_be_bytes().to_vec();
-    // That recursion is wanted, and one question.
-    message.extend([1, 0, 0, 1, 0, 0, 0, 0, 0, 0]);
-    for label in name.split('.').filter(|_| !name.is_empty()) {
-        let length = u8::try_from(label.len())
-            .ok()
-            .filter(|length| (1..=63).contains(length))?;
-        message.push(length);
-        message.extend(label.as_bytes());
-    }
-    message.push(0);
-    // The longest name is of 255 bytes.
-    if message.len() - HEADER > 255 {
-        return None;
-    }
-    message.extend((kind as u16).to_be_bytes());
-    message.extend(INTERNET.to_be_bytes());
-    Some(message)
+    dns_message::question(id, name, kind as u16).ok()
 }
 
 /// What a message says to this question; none where it is no answer to it.
 pub(super) fn answer(message: &[u8], asked: &[u8]) -> Option<Response> {
-    let flags = *message.get(2)?;
-    let is_answer = message.get(..2)? == asked.get(..2)? && flags & 0xf8 == 0x80;
-    if !is_answer || short(message, 4)? != 1 {
+    let (mut reader, mut question) = (MessageReader::new(message), MessageReader::new(asked));
+    let (header, asked_header) = (reader.header()?, question.header()?);
+    let is_answer = header.is_answer() && header.is_query() && header.id == asked_header.id;
+    if !is_answer || header.questions != 1 {
         return None;
     }
-    let (name, at) = name(message, HEADER)?;
-    let (asked_name, asked_at) = self::name(asked, HEADER)?;
-    if name != asked_name || message.get(at..at + 4)? != asked.get(asked_at..asked_at + 4)? {
+    let (name, asked_name) = (text(&reader.name()?), text(&question.name()?));
+    let (kind, class) = (question.short()?, question.short()?);
+    if name != asked_name || (reader.short()?, reader.short()?) != (kind, class) {
         return None;
     }
-    let code = message.get(3)? & 0xf;
-    if flags & 2 != 0 {
+    if header.is_truncated() {
         return Some(Response::CutShort);
     }
-    match code {
-        0 => {}
-        3 => return Some(Response::NoSuchName),
-        code => return Some(Response::Failed(code)),
+    match header.code() {
+        0 => Some(addresses(reader, header.answers, name, kind)),
+        3 => Some(Response::NoSuchName),
+        code => Some(Response::Failed(code)),
     }
-    let kind = short(asked, asked_at)?;
-    Some(addresses(message, at + 4, name, kind))
 }
 
-fn addresses(message: &[u8], start: usize, name: String, kind: u16) -> Response {
-    let count = short(message, 6).map_or(0, usize::from).min(MAX_RECORDS);
-    let mut records = Vec::new();
-    let mut at = start;
-    for _ in 0..count {
-        let Some((record, next)) = record(message, at) else {
-            break;
-        };
-        records.push(record);
-        at = next;
-    }
+/// What the records after this place say of a name.
+fn addresses(mut reader: MessageReader<'_>, count: u16, name: String, kind: u16) -> Response {
+    let count = usize::from(count).min(MAX_RECORDS);
+    let records: Vec<ResourceRecord<'_>> = std::iter::from_fn(|| reader.record())
+        .take(count)
+        .filter(|record| record.class == INTERNET)
+        .collect();
     let mut owner = name.clone();
     for _ in 0..MAX_ALIASES {
-        let own = records.iter().filter(|record| record.owner == owner);
+        let own = records.iter().filter(|record| text(&record.owner) == owner);
         let found: Vec<IpAddr> = own
             .clone()
             .filter(|record| record.kind == kind)
-            .filter_map(|record| match record.data.len() {
-                4 => <[u8; 4]>::try_from(record.data).ok().map(IpAddr::from),
-                _ => <[u8; 16]>::try_from(record.data).ok().map(IpAddr::from),
+            .filter_map(|record| {
+                let data = record.data.clone().rest()?;
+                match data.len() {
+                    4 => <[u8; 4]>::try_from(data).ok().map(IpAddr::from),
+                    _ => <[u8; 16]>::try_from(data).ok().map(IpAddr::from),
+                }
             })
             .collect();
         if !found.is_empty() {
             return Response::Addresses(found);
         }
         let alias = own.clone().find(|record| record.kind == CNAME);
-        let next = alias.and_then(|record| self::name(message, record.data_at));
-        match next {
-            Some((next, _)) if next != owner => owner = next,
+        match alias.and_then(|record| record.data.clone().name()) {
+            Some(next) if text(&next) != owner => owner = text(&next),
             _ => break,
         }
     }
@@ -119,69 +97,19 @@ fn addresses(message: &[u8], start: usize, name: String, kind: u16) -> Response 
     }
 }
 
-struct ResourceRecord<'a> {
-    owner: String,
-    kind: u16,
-    data: &'a [u8],
-    data_at: usize,
-}
-
-fn record(message: &[u8], at: usize) -> Option<(ResourceRecord<'_>, usize)> {
-    let (owner, at) = name(message, at)?;
-    let (kind, class) = (short(message, at)?, short(message, at + 2)?);
-    let length = usize::from(short(message, at + 8)?);
-    let data_at = at + 10;
-    let data = message.get(data_at..data_at + length)?;
-    let kind = if class == INTERNET { kind } else { 0 };
-    let record = ResourceRecord {
-        owner,
-        kind,
-        data,
-        data_at,
+/// A name in lower case without its last dot.
+fn text(labels: &[&[u8]]) -> String {
+    // A dot in a label would make another name of it; nothing that is asked for has one.
+    let shown = |byte: &u8| match byte {
+        b'.' => '\u{fffd}',
+        byte if byte.is_ascii_graphic() => char::from(byte.to_ascii_lowercase()),
+        _ => '\u{fffd}',
     };
-    Some((record, data_at + length))
-}
-
-/// A name in lower case without its last dot, and what comes after it.
-fn name(message: &[u8], mut at: usize) -> Option<(String, usize)> {
-    let mut text = String::new();
-    let mut after = None;
-    // Names that point back for ever are none.
-    for _ in 0..128 {
-        let length = usize::from(*message.get(at)?);
-        match length {
-            0 => return Some((text, after.unwrap_or(at + 1))),
-            1..=63 => {
-                let label = message.get(at + 1..at + 1 + length)?;
-                if !text.is_empty() {
-                    text.push('.');
-                }
-                // A dot in a label would make another name of it; nothing that is asked for has one.
-                let shown = label.iter().map(|byte| match byte {
-                    b'.' => '\u{fffd}',
-                    byte if byte.is_ascii_graphic() => char::from(byte.to_ascii_lowercase()),
-                    _ => '\u{fffd}',
-                });
-                text.extend(shown);
-                at += 1 + length;
-            }
-            0xc0.. => {
-                after.get_or_insert(at + 2);
-                at = usize::from(short(message, at)? & 0x3fff);
-            }
-            _ => return None,
-        }
-        if text.len() > 1024 {
-            return None;
-        }
-    }
-    None
-}
-
-fn short(message: &[u8], at: usize) -> Option<u16> {
-    Some(u16::from_be_bytes(
-        message.get(at..at + 2)?.try_into().ok()?,
-    ))
+    let labels: Vec<String> = labels
+        .iter()
+        .map(|label| label.iter().map(shown).collect())
+        .collect();
+    labels.join(".")
 }
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 
 use super::problem::ApiProblem;
 use super::types::{RunInfo, RunNoteInfo};
-use crate::service::{Actor, HeldGameDay, Service};
+use crate::service::{Actor, HIDDEN, HeldGameDay, HiddenWords, Service};
 use crate::store::{NoteStream, RunNoteEntry, RunRecord, StoreError};
 use axum::extract::MatchedPath;
 use axum::http::StatusCode;
@@ -53,12 +53,6 @@ const OPEN_METRICS: [&str; 6] = [
     "store_bytes",
     "store_errors",
 ];
-
-/// What stands in the place of something that is not revealed.
-const HIDDEN: &str = "[hidden]";
-
-/// How many events of a run are searched for the agents that it targets. They are picked at its start.
-const SEARCHED_EVENTS: u32 = 500;
 
 /// Refuses a blind token where it could read what is not revealed.
 pub(super) fn guard(parts: &Parts, who: &Actor) -> Result<(), ApiProblem> {
@@ -159,10 +153,7 @@ pub(super) fn hidden_entry(mut entry: JournalEntry) -> Option<JournalEntry> {
 
 /// What a participant may see of the notes of a run or of a game day.
 pub(super) struct BlindView {
-    /// Words that would tell what a step does, longest first.
-    words: Vec<String>,
-    /// The numbers of steps that are not revealed.
-    hidden_steps: BTreeSet<u32>,
+    hidden: HiddenWords,
     /// The duties that the reader holds.
     duties: BTreeSet<Duty>,
 }
@@ -193,8 +184,7 @@ impl BlindView {
                 BlindView::of_game_day(service, who, &service.held_game_day(&game_day)?)
             }
             None => BlindView {
-                words: Vec::new(),
-                hidden_steps: BTreeSet::new(),
+                hidden: HiddenWords::default(),
                 duties: BTreeSet::new(),
             },
         }))
@@ -202,56 +192,22 @@ impl BlindView {
 
     /// The view of a participant on a game day.
     pub(super) fn of_game_day(service: &Service, who: &Actor, held: &HeldGameDay) -> Self {
-        let mut words = BTreeSet::new();
-        let mut hidden_steps = BTreeSet::new();
-        for number in 1..=held.day.last_step() {
-            let Some(step) = held.day.step(number) else {
-                continue;
-            };
-            if held.progress.is_revealed(&held.day, number) {
-                continue;
-            }
-            hidden_steps.insert(number);
-            words.extend(step.title.clone());
-            if let Some(name) = &step.experiment {
-                words.insert(name.clone());
-                if let Ok(kept) = service.store().experiment(name, step.version) {
-                    words.extend(kept.document["title"].as_str().map(str::to_owned));
-                    faults_in(&kept.document, &mut words);
-                }
-            }
-            if let Some(run) = held.progress.runs.get(&number) {
-                let events = service.store().events(run, 0, SEARCHED_EVENTS);
-                for event in events.unwrap_or_default() {
-                    match event.entry.event {
-                        Event::TargetPicked { picked, .. } => words.extend(picked),
-                        Event::InjectionRequested { agent, fault, .. } => {
-                            words.extend([agent, fault]);
-                        }
-                        _ => {}
-                    }
-                }
-            }
-        }
         let duties = held.progress.duties.iter();
         let duties = duties.filter(|(_, names)| names.contains(&who.person));
-        let mut words: Vec<String> = words.into_iter().filter(|word| !word.is_empty()).collect();
-        words.sort_by_key(|word| std::cmp::Reverse(word.len()));
         BlindView {
-            words,
-            hidden_steps,
+            hidden: service.hidden_words(held),
             duties: duties.map(|(duty, _)| *duty).collect(),
         }
     }
 
     /// Whether the step of this number is revealed.
     pub(super) fn is_revealed(&self, step: u32) -> bool {
-        !self.hidden_steps.contains(&step)
+        !self.hidden.steps.contains(&step)
     }
 
     /// Whether everything is revealed.
     pub(super) fn is_open(&self) -> bool {
-        self.hidden_steps.is_empty()
+        self.hidden.steps.is_empty()
     }
 
     /// Whether the reader gets a prompt for the holders of this duty.
@@ -261,11 +217,7 @@ impl BlindView {
 
     /// A text without the words that are not revealed.
     pub(super) fn text(&self, text: &str) -> String {
-        let mut text = text.to_owned();
-        for word in &self.words {
-            text = without(&text, word);
-        }
-        text
+        self.hidden.text(text)
     }
 
     fn hide_in(&self, value: &mut Value) {
@@ -308,64 +260,9 @@ impl BlindView {
     }
 }
 
-/// The names of the faults in a document, wherever they stand.
-fn faults_in(document: &Value, words: &mut BTreeSet<String>) {
-    match document {
-        Value::Object(fields) => {
-            if fields.get("type").and_then(Value::as_str) == Some("fault") {
-                words.extend(
-                    fields
-                        .get("fault")
-                        .and_then(Value::as_str)
-                        .map(str::to_owned),
-                );
-            }
-            fields.values().for_each(|field| faults_in(field, words));
-        }
-        Value::Array(items) => items.iter().for_each(|item| faults_in(item, words)),
-        _ => {}
-    }
-}
-
-/// A text in which a word is hidden, in whatever case, where no letter or digit is beside it.
-fn without(text: &str, word: &str) -> String {
-    let (lower, word) = (text.to_ascii_lowercase(), word.to_ascii_lowercase());
-    let is_part = |c: Option<char>| c.is_some_and(char::is_alphanumeric);
-    let mut out = String::new();
-    let mut rest = 0;
-    while let Some(found) = lower.get(rest..).and_then(|left| left.find(&word)) {
-        let (start, end) = (rest + found, rest + found + word.len());
-        let before = text
-            .get(..start)
-            .and_then(|before| before.chars().next_back());
-        let after = text.get(end..).and_then(|after| after.chars().next());
-        out.push_str(text.get(rest..start).unwrap_or_default());
-        match is_part(before) || is_part(after) {
-            true => out.push_str(text.get(start..end).unwrap_or_default()),
-            false => out.push_str(HIDDEN),
-        }
-        rest = end;
-    }
-    out.push_str(text.get(rest..).unwrap_or_default());
-    out
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn word_is_hidden_in_any_case_and_not_within_others() {
-        assert_eq!(
-            without("DB-Latency, db-latency!", "db-latency"),
-            "[hidden], [hidden]!"
-        );
-        assert_eq!(
-            without("adb-latency db-latency2", "db-latency"),
-            "adb-latency db-latency2"
-        );
-        assert_eq!(without("é db é", "db"), "é [hidden] é");
-    }
 
     #[test]
     fn every_open_operation_exists_and_metrics_of_runs_are_closed() {

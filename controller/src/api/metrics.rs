@@ -227,18 +227,29 @@ impl Collector for ServiceCollector {
             owed.map(|(state, count)| (Some(("state", state)), count as f64))
                 .into(),
         )?;
+        let owner = service.owner_certificate();
         let certificates = [
             ("authority", self.authority.expires()),
             ("agents", self.registry.earliest_expiry()),
+            ("tls", owner.map(|owner| owner.current().expires)),
         ];
         encode_gauge(
             &mut encoder,
             "certificate_days_left",
-            "Days until a certificate expires: the authority's, and the first of those that agents have shown since the start",
+            "Days until a certificate expires: the authority's, the first of those that agents have shown since the start, and that of `--tls-certificate`",
             (certificates.into_iter())
                 .filter_map(|(which, at)| Some((Some(("certificate", which)), days_until(at?))))
                 .collect(),
         )?;
+        if owner.is_some() {
+            let is_stale = service.is_owner_certificate_stale();
+            encode_gauge(
+                &mut encoder,
+                "tls_certificate_stale",
+                "1 if the files of `--tls-certificate` could not be used when they were read last, so that the certificate before is still shown, else 0",
+                vec![(None, f64::from(u8::from(is_stale)))],
+            )?;
+        }
         let (sent, failed) = service.notification_counts();
         encode_counter(
             &mut encoder,

@@ -2,7 +2,7 @@
 
 use super::Api;
 use super::auth::Viewer;
-use super::types::SettingsInfo;
+use super::types::{SettingsInfo, TlsCertificateInfo};
 use axum::Json;
 use axum::extract::State;
 use serde_json::json;
@@ -16,6 +16,14 @@ pub async fn get(Viewer(who): Viewer, State(api): State<Api>) -> Json<SettingsIn
         lease: service.fleet().lease().to_string(),
         approval_expires: service.approval_expires().to_string(),
         authority: api.authority.fingerprint(),
+        tls_certificate: service.owner_certificate().map(|owner| {
+            let current = owner.current();
+            TlsCertificateInfo {
+                names: current.names.clone(),
+                expires: current.expires.to_string(),
+                stale: service.is_owner_certificate_stale(),
+            }
+        }),
         identity_provider: service
             .login_desk()
             .map(|desk| desk.config().issuer.clone()),

@@ -8,6 +8,7 @@ use backburn::fleet::Fleet;
 use backburn::oidc::{IdentityProvider, OidcConfig};
 use backburn::pki::agent_registry::AgentRegistry;
 use backburn::pki::ca::{AGENT_CERTIFICATE_LIFETIME, CertificateAuthority};
+use backburn::pki::owner_certificate::OwnerCertificate;
 use backburn::pki::tokens::{FIRST_TOKEN_FILE, break_glass, create_first_token};
 use backburn::server::Server;
 use backburn::service::{FleetPolicy, LogLevel, LoginDesk, Service, ServiceConfig};
@@ -87,6 +88,22 @@ struct DaemonOptions {
     /// File that sets up log-ins with an identity provider (OpenID Connect)
     #[arg(long, value_name = "FILE", env = "BACKBURN_OIDC")]
     oidc: Option<PathBuf>,
+    /// Certificate that browsers and programs are shown, in PEM, followed by those between it and its authority; agents and the command line use the controller's own
+    #[arg(
+        long,
+        value_name = "FILE",
+        env = "BACKBURN_TLS_CERTIFICATE",
+        requires = "tls_key"
+    )]
+    tls_certificate: Option<PathBuf>,
+    /// Private key of `--tls-certificate`, in PEM; only the controller's user may be able to read it
+    #[arg(
+        long,
+        value_name = "FILE",
+        env = "BACKBURN_TLS_KEY",
+        requires = "tls_certificate"
+    )]
+    tls_key: Option<PathBuf>,
     /// OpenTelemetry collector to send traces of runs to (OTLP over HTTP), e.g. http://127.0.0.1:4318
     #[arg(long, value_name = "URL", env = "OTEL_EXPORTER_OTLP_ENDPOINT")]
     traces: Option<String>,
@@ -244,6 +261,10 @@ fn serve(command: &DaemonOptions, log: LogLevelSwitch) -> Result<u8, CommandFail
         let provider = IdentityProvider::new(config).map_err(CommandFailure::invalid)?;
         service.set_login_desk(LoginDesk::new(provider));
     }
+    if let (Some(certificate), Some(key)) = (&command.tls_certificate, &command.tls_key) {
+        let owner = OwnerCertificate::load(certificate, key).map_err(|error| failed(&error))?;
+        service.set_owner_certificate(Arc::new(owner));
+    }
     service
         .check_policy_tokens()
         .map_err(|error| failed(&error))?;
@@ -269,6 +290,14 @@ fn serve(command: &DaemonOptions, log: LogLevelSwitch) -> Result<u8, CommandFail
             .local_addr()
             .map_err(|error| CommandFailure::invalid(error.to_string()))?;
         announce(&format!("listening on {address}, as {}", names.join(", ")));
+        let owner = service.owner_certificate().map(|owner| owner.current());
+        if let Some(owner) = &owner {
+            announce(&format!(
+                "browsers are shown the certificate for {}, which expires {}",
+                backburn_experiments::terminal_text::escape(&owner.names.join(", ")),
+                owner.expires.strftime("%F %T UTC")
+            ));
+        }
         if made {
             let path = command.data.path().join(FIRST_TOKEN_FILE);
             announce(&format!("the first token is in {}", path.display()));
@@ -279,6 +308,7 @@ fn serve(command: &DaemonOptions, log: LogLevelSwitch) -> Result<u8, CommandFail
             "start controller",
             json!({
                 "version": env!("CARGO_PKG_VERSION"), "address": address, "policy": policy_file,
+                "tls-certificate": owner.map(|owner| owner.fingerprint.clone()),
             }),
         );
         if service.halted().is_some() {
@@ -379,6 +409,7 @@ impl Reloaded {
         // The service itself logs what came of it.
         self.service.reload_policy().ok();
         self.log.set(&self.service.policy());
+        self.service.reload_owner_certificate().ok();
         match self.authority.reload() {
             Ok(false) => {}
             Ok(true) => {

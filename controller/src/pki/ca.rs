@@ -418,7 +418,7 @@ impl CertificateAuthority {
 }
 
 /// The SHA-256 hash of a certificate in DER, in lower-case hexadecimal digits.
-fn fingerprint_of(certificate: &CertificateDer<'_>) -> String {
+pub(super) fn fingerprint_of(certificate: &CertificateDer<'_>) -> String {
     let hash = ring::digest::digest(&ring::digest::SHA256, certificate);
     hexadecimal(hash.as_ref())
 }

@@ -8,4 +8,5 @@ mod ca_error;
 pub(crate) mod controller_certificate;
 pub mod enrolment;
 mod key_files;
+pub mod owner_certificate;
 pub mod tokens;

@@ -1,9 +1,10 @@
 //! The transport of DNS. A question to a server is a message of its own, so that no cache and no `hosts` file answers it; a question
 //! without one goes to the system's resolver, as every program's does.
 
-use super::dns_message::{Reply, question, read_reply, record_type};
+use super::dns_message::{Reply, read_reply, record_type};
 use super::{ProbeError, ProbeResult, io_error_text, tcp};
 use backburn_experiments::destination::DestinationRules;
+use backburn_experiments::dns_message::question;
 use backburn_experiments::probes::address::of_name_server;
 use backburn_experiments::probes::{DnsProvider, dns_answers, no_address, not_resolved};
 use ring::rand::SecureRandom as _;

@@ -1,24 +1,10 @@
-//! Messages of DNS as the `dns` provider needs them (RFC 1035): it asks one question, and reads the code and the records of the answer. What
-//! comes back comes from a network: nothing here panics or runs on, whatever the bytes are.
+//! What an answer of DNS says, as the `dns` provider shows it: its code in words, and its records as zone files write them.
 
+use backburn_experiments::dns_message::record_types::OPT;
+use backburn_experiments::dns_message::{Header, MessageReader};
 use backburn_experiments::hexadecimal;
 use std::fmt::Write as _;
 use std::net::{Ipv4Addr, Ipv6Addr};
-
-/// The length of a header, in bytes.
-const HEADER_LENGTH: usize = 12;
-/// The longest name as it is sent, in bytes, with the length of each label and the end (RFC 1035, 2.3.4).
-const MAX_NAME_LENGTH: usize = 255;
-/// The longest label, in bytes (RFC 1035, 2.3.4).
-const MAX_LABEL_LENGTH: usize = 63;
-/// The class of the internet.
-const INTERNET: u16 = 1;
-/// The bits of a header's flags: this is an answer, it was cut short, recursion is desired.
-const ANSWER: u16 = 0x8000;
-const TRUNCATED: u16 = 0x0200;
-const RECURSION_DESIRED: u16 = 0x0100;
-/// The type of the record that carries the upper bits of the code (RFC 6891, 6.1.3).
-const OPT: u16 = 41;
 
 /// The types of records that can be asked for, with their numbers (IANA, "Resource Record (RR) TYPEs").
 const RECORD_TYPES: [(&str, u16); 35] = [
@@ -65,43 +51,6 @@ pub(super) fn record_type(name: &str) -> Option<u16> {
     known.map(|(_, number)| *number)
 }
 
-/// The message that asks for the records of one type that a name has.
-///
-/// # Errors
-/// The name cannot be asked for; says why.
-pub(super) fn question(id: u16, name: &str, record_type: u16) -> Result<Vec<u8>, String> {
-    let mut message = Vec::with_capacity(64);
-    for field in [id, RECURSION_DESIRED, 1, 0, 0, 0] {
-        message.extend(field.to_be_bytes());
-    }
-    let labels = name.strip_suffix('.').unwrap_or(name);
-    if !labels.is_empty() {
-        for label in labels.split('.') {
-            if !label.is_ascii() {
-                return Err("DNS knows ASCII only: write the `xn--…` form of the name".into());
-            }
-            match u8::try_from(label.len()) {
-                Ok(length) if (1..=MAX_LABEL_LENGTH).contains(&label.len()) => message.push(length),
-                _ => {
-                    return Err(format!(
-                        "`{label}` has {} characters between dots, a name has 1 to {MAX_LABEL_LENGTH}",
-                        label.len()
-                    ));
-                }
-            }
-            message.extend(label.as_bytes());
-        }
-    }
-    message.push(0);
-    if message.len() - HEADER_LENGTH > MAX_NAME_LENGTH {
-        return Err(format!("a name has at most {MAX_NAME_LENGTH} characters"));
-    }
-    for field in [record_type, INTERNET] {
-        message.extend(field.to_be_bytes());
-    }
-    Ok(message)
-}
-
 /// An answer of a name server.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Reply {
@@ -117,44 +66,26 @@ pub(super) struct Reply {
 
 /// Reads an answer; of its records those of this type. None if the bytes are no complete answer.
 pub(super) fn read_reply(message: &[u8], wanted: u16) -> Option<Reply> {
-    let mut reader = Reader { message, at: 0 };
-    let (id, flags) = (reader.short()?, reader.short()?);
-    if flags & ANSWER == 0 {
-        return None;
-    }
-    let [questions, answers, authorities, additional] = [
-        reader.short()?,
-        reader.short()?,
-        reader.short()?,
-        reader.short()?,
-    ];
-    for _ in 0..questions {
+    let mut reader = MessageReader::new(message);
+    let header = reader.header().filter(Header::is_answer)?;
+    for _ in 0..header.questions {
         reader.name()?;
-        reader.skip(4)?;
+        reader.take(4)?;
     }
     let mut found = Vec::new();
-    let mut code = flags & 0x0f;
-    for number in 0..u32::from(answers) + u32::from(authorities) + u32::from(additional) {
-        reader.name()?;
-        let (kind, _class) = (reader.short()?, reader.short()?);
-        let upper_bits = reader.take(4)?[0];
-        let length = usize::from(reader.short()?);
-        let end = reader.at.checked_add(length)?;
-        if kind == OPT {
-            code |= u16::from(upper_bits) << 4;
+    let mut code = header.code();
+    for number in 0..header.records() {
+        let mut record = reader.record()?;
+        if record.kind == OPT {
+            code |= u16::from(record.time_to_live[0]) << 4;
         }
-        if kind == wanted && number < u32::from(answers) {
-            let mut data = Reader {
-                message: message.get(..end)?,
-                at: reader.at,
-            };
-            found.push(data.text_of(kind)?);
+        if record.kind == wanted && number < u32::from(header.answers) {
+            found.push(text_of(record.kind, &mut record.data)?);
         }
-        reader.skip(length)?;
     }
     Some(Reply {
-        id,
-        is_truncated: flags & TRUNCATED != 0,
+        id: header.id,
+        is_truncated: header.is_truncated(),
         code: code_in_words(code),
         answers: found,
     })
@@ -186,156 +117,96 @@ fn code_in_words(code: u16) -> &'static str {
     }
 }
 
-/// A place in a message. Everything that reads gives none where the message ends before.
-struct Reader<'m> {
-    message: &'m [u8],
-    at: usize,
+/// A text with its length before it, in a byte.
+fn counted_text(reader: &mut MessageReader<'_>) -> Option<String> {
+    let length = reader.byte()?;
+    let bytes = reader.take(length.into())?;
+    Some(String::from_utf8_lossy(bytes).into_owned())
 }
 
-impl<'m> Reader<'m> {
-    fn take(&mut self, length: usize) -> Option<&'m [u8]> {
-        let bytes = self.message.get(self.at..self.at.checked_add(length)?)?;
-        self.at += length;
-        Some(bytes)
+/// A name with a dot at its end, whose unusual bytes are escaped (RFC 1035, 5.1).
+fn name(reader: &mut MessageReader<'_>) -> Option<String> {
+    let labels = reader.name()?;
+    if labels.is_empty() {
+        return Some(".".into());
     }
-
-    fn skip(&mut self, length: usize) -> Option<()> {
-        self.take(length).map(|_| ())
+    let mut name = String::new();
+    for label in labels {
+        write_label(&mut name, label);
     }
+    Some(name)
+}
 
-    fn rest(&mut self) -> Option<&'m [u8]> {
-        self.take(self.message.len().checked_sub(self.at)?)
-    }
-
-    fn byte(&mut self) -> Option<u8> {
-        self.take(1).map(|bytes| bytes[0])
-    }
-
-    fn short(&mut self) -> Option<u16> {
-        let bytes = self.take(2)?;
-        Some(u16::from_be_bytes(bytes.try_into().ok()?))
-    }
-
-    fn long(&mut self) -> Option<u32> {
-        let bytes = self.take(4)?;
-        Some(u32::from_be_bytes(bytes.try_into().ok()?))
-    }
-
-    /// A text with its length before it, in a byte.
-    fn counted_text(&mut self) -> Option<String> {
-        let length = self.byte()?;
-        let bytes = self.take(length.into())?;
-        Some(String::from_utf8_lossy(bytes).into_owned())
-    }
-
-    /// A name with a dot at its end, whose unusual bytes are escaped (RFC 1035, 5.1). It may continue at an earlier place of the message.
-    fn name(&mut self) -> Option<String> {
-        let mut name = String::new();
-        let (mut at, mut before, mut length) = (self.at, None, 0);
-        loop {
-            let byte = *self.message.get(at)?;
-            match byte {
-                0 => break,
-                1..=63 => {
-                    let label = self.message.get(at + 1..at + 1 + usize::from(byte))?;
-                    length += label.len() + 1;
-                    if length > MAX_NAME_LENGTH {
-                        return None;
-                    }
-                    write_label(&mut name, label);
-                    at += 1 + label.len();
-                }
-                0xc0.. => {
-                    let low = *self.message.get(at + 1)?;
-                    let target = usize::from(u16::from_be_bytes([byte & 0x3f, low]));
-                    // Only to what was there before this name, and ever further back, so that it ends.
-                    if target >= before.map_or(self.at, |(limit, _)| limit) {
-                        return None;
-                    }
-                    before = Some((target, before.map_or(at + 2, |(_, end)| end)));
-                    at = target;
-                }
-                _ => return None,
+/// The data of a record as text, as zone files write it; bytes that are no text are replaced. Types without a text of their own are
+/// written as any type can be (RFC 3597, 5).
+fn text_of(kind: u16, data: &mut MessageReader<'_>) -> Option<String> {
+    Some(match kind {
+        1 => Ipv4Addr::from(<[u8; 4]>::try_from(data.rest()?).ok()?).to_string(),
+        28 => Ipv6Addr::from(<[u8; 16]>::try_from(data.rest()?).ok()?).to_string(),
+        // NS, CNAME, PTR, DNAME, ANAME
+        2 | 5 | 12 | 39 | 65305 => name(data)?,
+        // SOA
+        6 => {
+            let mut text = format!("{} {}", name(data)?, name(data)?);
+            for _ in 0..5 {
+                write!(text, " {}", data.long()?).ok()?;
             }
+            text
         }
-        self.at = before.map_or(at + 1, |(_, end)| end);
-        if name.is_empty() {
-            name.push('.');
+        // HINFO
+        13 => format!("{} {}", counted_text(data)?, counted_text(data)?),
+        // MX
+        15 => format!("{} {}", data.short()?, name(data)?),
+        // TXT
+        16 => {
+            let mut text = String::new();
+            while !data.is_at_end() {
+                text += &counted_text(data)?;
+            }
+            text
         }
-        Some(name)
-    }
-
-    /// The data of a record as text, as zone files write it; bytes that are no text are replaced. Types without a text of their own are
-    /// written as any type can be (RFC 3597, 5).
-    fn text_of(&mut self, kind: u16) -> Option<String> {
-        Some(match kind {
-            1 => Ipv4Addr::from(<[u8; 4]>::try_from(self.rest()?).ok()?).to_string(),
-            28 => Ipv6Addr::from(<[u8; 16]>::try_from(self.rest()?).ok()?).to_string(),
-            // NS, CNAME, PTR, DNAME, ANAME
-            2 | 5 | 12 | 39 | 65305 => self.name()?,
-            // SOA
-            6 => {
-                let mut text = format!("{} {}", self.name()?, self.name()?);
-                for _ in 0..5 {
-                    write!(text, " {}", self.long()?).ok()?;
-                }
-                text
-            }
-            // HINFO
-            13 => format!("{} {}", self.counted_text()?, self.counted_text()?),
-            // MX
-            15 => format!("{} {}", self.short()?, self.name()?),
-            // TXT
-            16 => {
-                let mut text = String::new();
-                while self.at < self.message.len() {
-                    text += &self.counted_text()?;
-                }
-                text
-            }
-            // SRV
-            33 => {
-                let (priority, weight, port) = (self.short()?, self.short()?, self.short()?);
-                format!("{priority} {weight} {port} {}", self.name()?)
-            }
-            // NAPTR
-            35 => {
-                let (order, preference) = (self.short()?, self.short()?);
-                let [flags, services, expression] = [
-                    self.counted_text()?,
-                    self.counted_text()?,
-                    self.counted_text()?,
-                ];
-                let replacement = self.name()?;
-                format!(
-                    "{order} {preference} \"{flags}\" \"{services}\" \"{expression}\" {replacement}"
-                )
-            }
-            // SSHFP
-            44 => {
-                let (algorithm, hash) = (self.byte()?, self.byte()?);
-                format!("{algorithm} {hash} {}", hexadecimal(self.rest()?))
-            }
-            // TLSA and SMIMEA
-            52 | 53 => {
-                let (usage, selector, matching) = (self.byte()?, self.byte()?, self.byte()?);
-                format!(
-                    "{usage} {selector} {matching} {}",
-                    hexadecimal(self.rest()?)
-                )
-            }
-            // CAA
-            257 => {
-                let (flags, tag) = (self.byte()?, self.counted_text()?);
-                let value = String::from_utf8_lossy(self.rest()?);
-                format!("{flags} {tag} \"{value}\"")
-            }
-            _ => {
-                let bytes = self.rest()?;
-                format!("\\# {} {}", bytes.len(), hexadecimal(bytes))
-            }
-        })
-    }
+        // SRV
+        33 => {
+            let (priority, weight, port) = (data.short()?, data.short()?, data.short()?);
+            format!("{priority} {weight} {port} {}", name(data)?)
+        }
+        // NAPTR
+        35 => {
+            let (order, preference) = (data.short()?, data.short()?);
+            let [flags, services, expression] = [
+                counted_text(data)?,
+                counted_text(data)?,
+                counted_text(data)?,
+            ];
+            let replacement = name(data)?;
+            format!(
+                "{order} {preference} \"{flags}\" \"{services}\" \"{expression}\" {replacement}"
+            )
+        }
+        // SSHFP
+        44 => {
+            let (algorithm, hash) = (data.byte()?, data.byte()?);
+            format!("{algorithm} {hash} {}", hexadecimal(data.rest()?))
+        }
+        // TLSA and SMIMEA
+        52 | 53 => {
+            let (usage, selector, matching) = (data.byte()?, data.byte()?, data.byte()?);
+            format!(
+                "{usage} {selector} {matching} {}",
+                hexadecimal(data.rest()?)
+            )
+        }
+        // CAA
+        257 => {
+            let (flags, tag) = (data.byte()?, counted_text(data)?);
+            let value = String::from_utf8_lossy(data.rest()?);
+            format!("{flags} {tag} \"{value}\"")
+        }
+        _ => {
+            let bytes = data.rest()?;
+            format!("\\# {} {}", bytes.len(), hexadecimal(bytes))
+        }
+    })
 }
 
 /// Adds a label and its dot to a name.
@@ -357,6 +228,7 @@ fn write_label(name: &mut String, label: &[u8]) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use backburn_experiments::dns_message::{HEADER_LENGTH, question};
     use hickory_proto::op::{Message, MessageType, ResponseCode};
     use hickory_proto::rr::rdata::{CAA, MX, SOA, SRV, TXT};
     use hickory_proto::rr::{Name, RData, Record, RecordType, rdata};

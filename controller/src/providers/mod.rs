@@ -28,6 +28,8 @@ use std::future::Future;
 use backburn_experiments::wire::ProbeOutcome;
 pub use host_access::{EnvironmentAccess, HostAccess};
 pub use preflight::missing;
+pub(crate) use tcp::connect as connect_tcp;
+pub(crate) use tls::connect_trusting as connect_tls;
 
 /// What providers need besides their own arguments.
 #[derive(Debug, Clone, Default)]

@@ -18,7 +18,7 @@ pub(super) async fn measure(
 
 /// A connection to the first address of the host that accepts. Each address is checked, and connected to as it is: a name that stands
 /// for another address a moment later does not matter.
-pub(super) async fn connect(
+pub(crate) async fn connect(
     host: &str,
     port: u16,
     destinations: &DestinationRules,

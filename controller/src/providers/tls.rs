@@ -7,6 +7,7 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 use tokio_rustls::rustls::ClientConfig;
+use tokio_rustls::rustls::pki_types::CertificateDer;
 
 /// A configuration, or why there can be none: made once, since it stays the same.
 type ConfigResult = Result<Arc<ClientConfig>, String>;
@@ -17,15 +18,36 @@ pub(super) async fn connect(
     host: &str,
     verify: bool,
 ) -> Result<TlsStream<TcpStream>, ProbeError> {
+    connect_with(stream, host, config(verify).await?).await
+}
+
+async fn connect_with(
+    stream: TcpStream,
+    host: &str,
+    config: Arc<ClientConfig>,
+) -> Result<TlsStream<TcpStream>, ProbeError> {
     let name = tls::server_name(host).ok_or_else(|| {
         ProbeError::Broken(format!(
             "`{host}` is not a name that a certificate can have"
         ))
     })?;
-    TlsConnector::from(config(verify).await?)
+    TlsConnector::from(config)
         .connect(name, stream)
         .await
         .map_err(|error| tls::connection_error(&error, &format!("TLS with `{host}`")))
+}
+
+/// Makes a TLS connection over this one, to a server whose certificate one of these authorities has signed, or else one of this host's.
+pub(crate) async fn connect_trusting(
+    stream: TcpStream,
+    host: &str,
+    authorities: Option<&[CertificateDer<'static>]>,
+) -> Result<TlsStream<TcpStream>, ProbeError> {
+    let Some(authorities) = authorities else {
+        return connect(stream, host, true).await;
+    };
+    let trusted = tls::verifying(authorities.to_vec(), None).map_err(ProbeError::Broken)?;
+    connect_with(stream, host, trusted).await
 }
 
 async fn config(verify: bool) -> Result<Arc<ClientConfig>, ProbeError> {

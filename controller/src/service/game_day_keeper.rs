@@ -109,6 +109,7 @@ impl Service {
                 Some(GameDayAction::End(why)) => self.end_game_day(&mut held, OWN_NAME, why)?,
                 Some(GameDayAction::Remind(due)) => {
                     self.add_game_day_entry(&mut held, OWN_NAME, "reminder", json!({"due": due}))?;
+                    self.notify_update_due(&held, due);
                 }
                 Some(GameDayAction::GivePrompt(index)) => {
                     let prompts = held.day.step(step).map(|step| &step.prompts);

@@ -13,14 +13,17 @@ mod failpoint;
 mod game_day_keeper;
 mod game_days;
 mod halt;
+mod hidden_words;
 mod issued_injections;
 mod local_program_policy;
 mod login;
+mod mail_target;
 mod membership;
 mod notes;
 mod notification_text;
 mod notifications;
 mod otlp;
+mod owner_certificate;
 mod policy;
 mod policy_file;
 mod policy_rule;
@@ -39,6 +42,8 @@ mod run_spec;
 mod runs;
 mod schedule_keeper;
 mod schedules;
+mod status_page;
+mod status_updates;
 mod teams;
 
 pub use actions::{Action, ActionCounts, ActionError, NewAction};
@@ -46,7 +51,9 @@ pub use approvals::ApprovalPlan;
 pub use coverage::{FaultCoverage, ServiceCoverage};
 pub use game_days::{GAME_DAY_PREFIX, GameDayError, GameDaySpec, HeldGameDay};
 pub use halt::{ActiveHalt, HaltReport, LastHalt};
+pub use hidden_words::{HIDDEN, HiddenWords};
 pub use login::{DeviceLogin, LoggedIn, LoginDesk, LoginError};
+pub use mail_target::MailTarget;
 pub use notes::NoteWritten;
 pub use notification_text::{NotificationFormat, NotificationKind};
 pub use notifications::NotificationTarget;
@@ -59,8 +66,10 @@ pub use run_load::RunLoad;
 pub(crate) use run_locks::LOCK_RULE;
 pub use run_spec::{RunSpec, RunStartError};
 pub use schedules::{SchedulePause, ScheduledExperiment};
+pub use status_page::StatusPage;
 
 use crate::fleet::Fleet;
+use crate::pki::owner_certificate::OwnerCertificate;
 use crate::request_id;
 use crate::store::{ApiTokenRecord, AuditHead, AuditRecord, Role, Store, StoreError};
 use active_runs::ActiveRun;
@@ -115,6 +124,10 @@ pub struct Service {
     /// The halts of teams in force, by team.
     halted_teams: Mutex<BTreeMap<String, ActiveHalt>>,
     login_desk: OnceLock<LoginDesk>,
+    /// A certificate of the owner's for browsers.
+    owner_certificate: OnceLock<Arc<OwnerCertificate>>,
+    /// Whether the files of that certificate could not be used when they were read last.
+    owner_certificate_stale: AtomicBool,
     /// Whether the controller ends: no run starts any more.
     ending: AtomicBool,
     outcomes: Mutex<BTreeMap<&'static str, u64>>,
@@ -138,6 +151,8 @@ pub struct Service {
     acted_faults: Mutex<BTreeMap<String, Arc<Vec<coverage::ActedFault>>>>,
     /// Changes when a schedule may have changed.
     schedules: tokio::sync::watch::Sender<u64>,
+    /// Changes when there is an outward status update.
+    status: tokio::sync::watch::Sender<u64>,
     /// Changes when something may be due at a game day.
     game_days: tokio::sync::watch::Sender<u64>,
     /// Held while the stream of a game day is read and continued, so that nothing is done twice.
@@ -212,6 +227,8 @@ impl Service {
             halted: Mutex::new(halted),
             halted_teams: Mutex::new(halted_teams),
             login_desk: OnceLock::new(),
+            owner_certificate: OnceLock::new(),
+            owner_certificate_stale: AtomicBool::new(false),
             ending: AtomicBool::new(false),
             outcomes: Mutex::default(),
             last_halt: Mutex::default(),
@@ -225,6 +242,7 @@ impl Service {
             notifier: notifications::Notifier::default(),
             acted_faults: Mutex::default(),
             schedules: tokio::sync::watch::Sender::new(0),
+            status: tokio::sync::watch::Sender::new(0),
             game_days: tokio::sync::watch::Sender::new(0),
             game_day_turn: Mutex::default(),
             notes: tokio::sync::broadcast::Sender::new(notes::NOTE_BACKLOG),

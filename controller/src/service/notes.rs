@@ -112,6 +112,9 @@ impl Service {
             body,
         };
         let entry = self.record_note(stream, id, &note)?;
+        if note.kind == "update" {
+            self.publish_update(stream, id, &entry, held.as_ref());
+        }
         self.game_days_changed();
         Ok(entry)
     }

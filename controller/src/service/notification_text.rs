@@ -47,6 +47,12 @@ pub enum NotificationKind {
     ScheduleMissed,
     /// An agent is connected and does not answer.
     AgentUnresponsive,
+    /// Somebody has written an internal status update.
+    StatusUpdate,
+    /// Somebody has written an outward status update.
+    StatusUpdateOutward,
+    /// The next status update of a game day is overdue.
+    StatusUpdateDue,
 }
 
 /// Something that happened and is worth a notification.

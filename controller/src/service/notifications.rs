@@ -1,10 +1,11 @@
-//! Notifications: what happens is told to webhooks that the policy names. A notification is handed to a thread of its own and never
+//! Notifications: what happens is told to webhooks and mail servers that the policy names. A notification is handed to a thread of its own and never
 //! delays a run; what cannot be delivered is tried again a few times, then logged and counted.
 
 use super::notification_text::{Notification, NotificationFormat, NotificationKind};
-use super::{Service, lock};
+use super::{MailTarget, Service, lock};
 use crate::files;
 use crate::providers::{HostAccess, ProbeContext, measure};
+use crate::smtp::{self, MailError};
 use backburn_experiments::document::Provider;
 use backburn_experiments::wire::ProbeOutcome;
 use backburn_experiments::{HumanDuration, Problem};
@@ -50,6 +51,9 @@ pub struct NotificationTarget {
     /// A file that contains the address instead, because the address of a webhook is a secret. It is read for each notification.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub url_file: Option<PathBuf>,
+    /// A mail server instead of an address.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub smtp: Option<MailTarget>,
     /// A file that contains the value of the header `Authorization`, e.g. `Bearer TOKEN`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub authorization_file: Option<PathBuf>,
@@ -68,6 +72,7 @@ impl NotificationTarget {
         for (index, target) in targets.iter().enumerate() {
             let at = format!("$.notifications[{index}]");
             match (&target.url, &target.url_file) {
+                _ if target.smtp.is_some() => problems.extend(target.mail_problems(&at)),
                 (Some(url), None) if url.starts_with("http://") || url.starts_with("https://") => {}
                 (Some(_), None) => problems.push(Problem::new(
                     format!("{at}.url"),
@@ -75,7 +80,7 @@ impl NotificationTarget {
                 )),
                 (None, Some(_)) => {}
                 _ => problems.push(
-                    Problem::new(at.clone(), "expected either `url` or `url-file`")
+                    Problem::new(at.clone(), "expected one of `url`, `url-file` and `smtp`")
                         .hint("`url-file` names a file that contains the address"),
                 ),
             }
@@ -87,6 +92,22 @@ impl NotificationTarget {
                 problems.push(Problem::new(format!("{at}.name"), what));
             }
         }
+        problems
+    }
+
+    /// All problems of a destination that is a mail server.
+    fn mail_problems(&self, at: &str) -> Vec<Problem> {
+        let mut problems = Vec::new();
+        if self.url.is_some() || self.url_file.is_some() {
+            let what = "expected one of `url`, `url-file` and `smtp`";
+            problems.push(Problem::new(at, what).hint("give each a name of its own"));
+        }
+        if self.authorization_file.is_some() || self.format != NotificationFormat::Json {
+            let what = "`authorization-file` and `format` are for webhooks";
+            problems.push(Problem::new(at, what).hint("leave them out: mail is text"));
+        }
+        let at = format!("{at}.smtp");
+        problems.extend(self.smtp.iter().flat_map(|smtp| smtp.problems(&at)));
         problems
     }
 
@@ -278,38 +299,81 @@ async fn deliver_all(mut jobs: mpsc::Receiver<NotificationJob>, counts: Arc<Noti
     }
 }
 
+/// Why one attempt did not deliver everything, and whether another one would be in vain.
+type Failed = (String, bool);
+
 async fn deliver(job: &NotificationJob, concurrent: &Semaphore) -> Result<(), String> {
-    let provider = job.target.request(&job.told)?;
-    let context = ProbeContext {
-        access: job.access.clone(),
-        ..ProbeContext::default()
-    };
+    // Who has got a mail does not get it again.
+    let mut left = job.target.smtp.as_ref().map(|smtp| smtp.to.clone());
     let mut delays = RETRY_DELAYS.into_iter();
     loop {
-        let outcome = {
+        let tried = {
             let _turn = concurrent
                 .acquire()
                 .await
                 .map_err(|error| error.to_string())?;
-            measure(&provider, Some(ANSWER_TIMEOUT), &context).await
+            match (&job.target.smtp, &mut left) {
+                (Some(smtp), Some(left)) => send_mail(smtp, job, left).await,
+                _ => call_webhook(job).await,
+            }
         };
-        let (why, is_final) = match outcome {
-            ProbeOutcome::Output(answer) => match answer["status"].as_u64() {
-                Some(200..=299) => return Ok(()),
-                Some(status @ (408 | 429 | 500..=599)) => {
-                    (format!("it answered with status {status}"), false)
-                }
-                status => (
-                    format!("it answered with status {}", status.unwrap_or_default()),
-                    true,
-                ),
-            },
-            ProbeOutcome::NoAnswer(why) => (why, false),
-            ProbeOutcome::Broken(why) => (why, true),
+        let Err((why, is_final)) = tried else {
+            return Ok(());
         };
         match delays.next().filter(|_| !is_final) {
             Some(delay) => tokio::time::sleep(delay).await,
             None => return Err(why),
         }
+    }
+}
+
+/// Sends a mail to those who are left, and leaves those who are to be tried again.
+async fn send_mail(
+    smtp: &MailTarget,
+    job: &NotificationJob,
+    left: &mut Vec<String>,
+) -> Result<(), Failed> {
+    let server = smtp.server().map_err(|why| (why, true))?;
+    let mail = smtp.mail(&job.told);
+    let sent = smtp::send(&server, &mail, left, &job.access.destinations).await;
+    let delivery = sent.map_err(|error| {
+        let is_final = matches!(error, MailError::Permanent(_));
+        (error.to_string(), is_final)
+    })?;
+    for (who, why) in &delivery.refused {
+        tracing::warn!(
+            target = job.target.name,
+            receiver = who,
+            why,
+            "a mail was refused for a receiver"
+        );
+    }
+    *left = delivery.later.iter().map(|(who, _)| who.clone()).collect();
+    match (delivery.later.first(), delivery.refused.first()) {
+        (Some((who, why)), _) => Err((format!("not taken for {who} yet: {why}"), false)),
+        (None, Some((who, why))) => Err((format!("refused for {who}: {why}"), true)),
+        (None, None) => Ok(()),
+    }
+}
+
+async fn call_webhook(job: &NotificationJob) -> Result<(), Failed> {
+    let provider = (job.target.request(&job.told)).map_err(|why| (why, true))?;
+    let context = ProbeContext {
+        access: job.access.clone(),
+        ..ProbeContext::default()
+    };
+    match measure(&provider, Some(ANSWER_TIMEOUT), &context).await {
+        ProbeOutcome::Output(answer) => match answer["status"].as_u64() {
+            Some(200..=299) => Ok(()),
+            Some(status @ (408 | 429 | 500..=599)) => {
+                Err((format!("it answered with status {status}"), false))
+            }
+            status => Err((
+                format!("it answered with status {}", status.unwrap_or_default()),
+                true,
+            )),
+        },
+        ProbeOutcome::NoAnswer(why) => Err((why, false)),
+        ProbeOutcome::Broken(why) => Err((why, true)),
     }
 }

@@ -2,7 +2,7 @@
 //! applies as well, and has the last word.
 
 use super::policy_rule::{PolicyDecision, PolicyRequest, PolicyRule, any};
-use super::{NotificationTarget, RunLoad};
+use super::{NotificationTarget, RunLoad, StatusPage};
 use crate::providers::{EnvironmentAccess, HostAccess};
 use backburn_experiments::Problem;
 use backburn_experiments::destination::{Destination, DestinationRules};
@@ -45,6 +45,9 @@ pub struct FleetPolicy {
     /// Where the controller tells that a run started, deviated, or is not clean, that an approval is wanted, and the like.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub notifications: Vec<NotificationTarget>,
+    /// A page for the public with the outward status updates, which the controller writes as one HTML file.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub status_page: Option<StatusPage>,
     /// From which level on the controller writes its log. Left out: what the variable `BACKBURN_LOG` says, else `info`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub log_level: Option<LogLevel>,
@@ -130,6 +133,7 @@ impl FleetPolicy {
         let policy: FleetPolicy = serde_json::from_value(value).map_err(unread)?;
         let mut problems = policy.program_environment.problems("$.program-environment");
         problems.extend(NotificationTarget::problems(&policy.notifications));
+        problems.extend(policy.status_page.iter().flat_map(StatusPage::problems));
         if let ProgramPermission::Only(programs) = &policy.allow_programs {
             for (index, program) in programs.iter().enumerate() {
                 let at = format!("$.allow-programs[{index}]");

@@ -59,6 +59,7 @@ impl Service {
         *self.policy.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(next);
         tracing::info!(?changes, "the policy was loaded again");
         self.reschedule();
+        self.status_changed();
         Ok(changes)
     }
 

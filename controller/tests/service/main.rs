@@ -8,6 +8,7 @@ mod audit_first;
 mod ceilings;
 mod coverage;
 mod locks;
+mod mail;
 mod notifications;
 mod schedules;
 #[path = "../support/mod.rs"]

@@ -60,8 +60,18 @@ impl Controller {
         Self::with_store(data, Arc::new(store)).await
     }
 
+    /// Starts it with its data in this folder, after its service was set up.
+    pub async fn start_with(data: &Path, set_up: impl FnOnce(&Service)) -> Self {
+        let store = SqliteStore::open(&data.join("store")).unwrap();
+        Self::build(data, Arc::new(store), set_up).await
+    }
+
     /// Starts it with this store.
     pub async fn with_store(data: &Path, store: Arc<dyn Store>) -> Self {
+        Self::build(data, store, |_| {}).await
+    }
+
+    async fn build(data: &Path, store: Arc<dyn Store>, set_up: impl FnOnce(&Service)) -> Self {
         let authority = CertificateAuthority::open(&data.join("authority")).unwrap();
         let authority = Arc::new(authority);
         create_first_token(store.as_ref(), &authority, data).unwrap();
@@ -87,6 +97,7 @@ impl Controller {
             collector: None,
         })
         .unwrap();
+        set_up(&service);
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let server = Server {

@@ -19,17 +19,21 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::process::Command;
 use std::time::Duration;
 
-/// What is done at each place.
-const WAYS: [(&str, &str); 9] = [
+/// What is done at each place to the effects, the agent and the program that asked.
+const WAYS_OF_AGENT: &[(&str, &str)] = &[
     ("the effect fails", "fail:{n}"),
     ("agent killed before", "before:{n}"),
     ("agent killed after", "after:{n}"),
+    ("controller killed before", "before:{n}:controller"),
+    ("controller killed after", "after:{n}:controller"),
+];
+
+/// What is done at each place to the guardian, alone and with the agent.
+const WAYS_OF_GUARDIAN: &[(&str, &str)] = &[
     ("guardian killed before", "before:{n}:guardian"),
     ("guardian killed after", "after:{n}:guardian"),
     ("both killed before, restart", "before:{n}:both"),
     ("both killed after, restart", "after:{n}:both"),
-    ("controller killed before", "before:{n}:controller"),
-    ("controller killed after", "after:{n}:controller"),
 ];
 
 #[derive(Default)]
@@ -48,18 +52,11 @@ impl Row {
     }
 }
 
-/// What is done at each place to a case that has fewer ways.
+/// What is done to a case that has fewer ways, and to one of which a few strikes are enough.
 const FEWER_WAYS: [&str; 3] = [
     "the effect fails",
     "agent killed after",
     "both killed after, restart",
-];
-
-/// What is done to a case of which a few strikes are enough, when it acts: at its change, which is the fourth effect.
-const BRIEF_WAYS: [(&str, &str); 3] = [
-    ("the effect fails", "worker:fail:4"),
-    ("agent killed after", "worker:after:4"),
-    ("both killed after, restart", "worker:after:4:both"),
 ];
 
 /// Every trial of one way: n goes up until the run has no n-th effect any more.
@@ -223,32 +220,42 @@ fn changes_helpers_and_packet_effects_each_have_a_crash_case() {
     });
 }
 
-#[test]
-fn process_killed_at_any_effect_leaves_nothing() {
+/// Every case, killed in these ways wherever it has an effect.
+fn killed_at_any_effect_leaves_nothing(ways: &'static [(&str, &str)]) {
     in_network_namespace(&PROGRAMS, || {
         let mut rows = BTreeMap::new();
         for _ in 0..repeats() {
             for case in chosen() {
-                if case.is_brief() {
-                    for (way, failpoint) in BRIEF_WAYS {
-                        let outcome = trial(case, &Strike::Failpoint(failpoint.to_owned()));
-                        assert!(outcome.reached, "{}: {failpoint}", case.name);
-                        let row: &mut Row = rows.entry((case.name, way)).or_default();
-                        row.add(failpoint, outcome);
-                    }
-                    continue;
-                }
-                for (way, failpoint) in WAYS {
-                    if case.has_fewer_ways() && !FEWER_WAYS.contains(&way) {
+                for &(way, failpoint) in ways {
+                    if (case.is_brief() || case.has_fewer_ways()) && !FEWER_WAYS.contains(&way) {
                         continue;
                     }
                     let row: &mut Row = rows.entry((case.name, way)).or_default();
+                    if case.is_brief() {
+                        // Only when it acts: at its change, which is the fourth effect.
+                        let failpoint = format!("worker:{}", failpoint.replace("{n}", "4"));
+                        let outcome = trial(case, &Strike::Failpoint(failpoint.clone()));
+                        assert!(outcome.reached, "{}: {failpoint}", case.name);
+                        row.add(&failpoint, outcome);
+                        continue;
+                    }
                     each(row, failpoint, "worker", |strike| trial(case, strike));
                 }
             }
         }
         conclude(&rows);
     });
+}
+
+// Two tests, since one alone would go on when all others have ended.
+#[test]
+fn agent_killed_at_any_effect_leaves_nothing() {
+    killed_at_any_effect_leaves_nothing(WAYS_OF_AGENT);
+}
+
+#[test]
+fn guardian_killed_at_any_effect_leaves_nothing() {
+    killed_at_any_effect_leaves_nothing(WAYS_OF_GUARDIAN);
 }
 
 #[test]

@@ -99,7 +99,7 @@ fn deployed_settings_are_those_that_are_read() {
             "nobody reads {name}"
         );
     }
-    assert_eq!(seen, 11);
+    assert_eq!(seen, 13);
 }
 
 #[test]

@@ -8,6 +8,7 @@ mod deploy;
 mod docs;
 mod fault_purity;
 mod language;
+mod mail;
 mod packages;
 mod plain_english;
 mod schema_verdicts;

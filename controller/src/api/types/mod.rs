@@ -40,5 +40,5 @@ pub use runs::{
     ApprovalInfo, ApprovedRun, RejectRequest, RunInfo, RunJournalEntry, RunNoteInfo, StopRequest,
     StopResult,
 };
-pub use session::{SessionInfo, SettingsInfo};
+pub use session::{SessionInfo, SettingsInfo, TlsCertificateInfo};
 pub use tokens::{JoinTokenInfo, JoinTokenRequest, RevokedTokens, TokenInfo, TokenRequest};

@@ -45,8 +45,23 @@ pub struct SettingsInfo {
     pub approval_expires: String,
     /// The SHA-256 of the authority's certificate, in hexadecimal digits.
     pub authority: String,
+    /// The owner's certificate that browsers are shown; null where it is one of the controller's authority.
+    pub tls_certificate: Option<TlsCertificateInfo>,
     /// The issuer that people can log in with; null if there is none.
     pub identity_provider: Option<String>,
     /// The policy in force; null for a token that is limited to teams.
     pub policy: Option<Value>,
+}
+
+/// A certificate of the owner's that browsers are shown.
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
+#[schema(as = TlsCertificate)]
+#[serde(rename_all = "kebab-case")]
+pub struct TlsCertificateInfo {
+    /// The host names and addresses that it is for.
+    pub names: Vec<String>,
+    /// When it expires.
+    pub expires: String,
+    /// Whether its files could not be used when they were read last, so that the certificate before is still shown.
+    pub stale: bool,
 }

@@ -4,7 +4,7 @@ use super::super::output::shown_path;
 use super::super::{CommandFailure, EXIT_INVALID, default_state, runtime};
 use backburn::api::types::ProblemDetails;
 use backburn_agent::controller_link::verify;
-use backburn_experiments::join::host_and_port;
+use backburn_experiments::join::{API_PROTOCOL, HTTP_PROTOCOL, host_and_port};
 use backburn_experiments::journal::Outcome;
 use backburn_experiments::terminal_text::{escape, escaped};
 use backburn_experiments::token::{ApiToken, InvalidToken};
@@ -366,7 +366,7 @@ impl Client {
         stream
             .set_nodelay(true)
             .map_err(|error| self.unreachable(&error))?;
-        let config = verify::config_from_token(&self.authority, "http/1.1")
+        let config = verify::config_from_token(&self.authority, &[API_PROTOCOL, HTTP_PROTOCOL])
             .map_err(|error| self.unreachable(&error))?;
         let name = ServerName::try_from(self.host.clone()).map_err(|_| {
             CommandFailure::invalid(format!("`{}` is not a valid host name", self.host))

@@ -4,6 +4,12 @@ import { facts, fill, h, json, section, title } from './dom.js';
 import { get } from './api.js';
 import { HALT_KEY, isKeyOff, setKeyOff } from './halt.js';
 
+/** Which certificate browsers are shown. */
+function certificate(shown) {
+  if (!shown) return 'of the controller’s own authority';
+  return `for ${shown.names.join(', ')} until ${shown.expires}${shown.stale ? '; its files have changed and cannot be used' : ''}`;
+}
+
 export async function show(place, context) {
   const { session } = context;
   const box = h('input', { type: 'checkbox', id: 'halt-key', onchange: () => setKeyOff(!box.checked) });
@@ -16,7 +22,7 @@ export async function show(place, context) {
   const found = await get('settings');
   fill(place, title('Settings'), own,
     section('You', facts([['Token', session.name], ['Person', session.person], ['Role', session.role], ['Teams', session.teams.length > 0 ? session.teams.join(', ') : 'all'], ['Session until', session.expires]])),
-    section('Controller', facts([['Version', found.version], ['Lease of agents', found.lease], ['Runs wait for approval', found['approval-expires']], ['Identity provider', found['identity-provider'] ?? 'none'], ['Authority', h('code', {}, found.authority)]])),
+    section('Controller', facts([['Version', found.version], ['Lease of agents', found.lease], ['Runs wait for approval', found['approval-expires']], ['Certificate for browsers', certificate(found['tls-certificate'])], ['Identity provider', found['identity-provider'] ?? 'none'], ['Authority', h('code', {}, found.authority)]])),
     section('Policy', found.policy ? json(found.policy) : h('p', { class: 'dim' }, 'It is not shown to tokens that are limited to teams.')),
     h('p', { class: 'dim' }, 'Settings are changed where the controller is started, and by its policy file.'));
 }

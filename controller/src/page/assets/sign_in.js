@@ -72,6 +72,6 @@ export function signInForm(main, done, failure) {
   fill(main, h('div', { class: 'sign-in' }, h('h1', {}, 'Backburn'), failure ? problem(failure) : null, form,
     h('hr', {}), button('Sign in with the identity provider', startLogin),
     h('details', {}, h('summary', {}, 'Does the browser warn of the certificate?'),
-      h('p', {}, 'The controller has a certificate authority of its own. Add the file `authority/authority.crt` of its data to the authorities that this browser trusts, or put the controller behind a reverse proxy that has a certificate of yours; see docs/page.md. Do not click the warning away: a token is typed here.'))));
+      h('p', {}, 'The controller has a certificate authority of its own. Its owner can give it a certificate that browsers trust (`backburn controller --tls-certificate FILE --tls-key FILE`), or put it behind a reverse proxy that has one; else add the file `authority/authority.crt` of its data to the authorities that this browser trusts. See docs/page.md. Do not click the warning away: a token is typed here.'))));
   field.focus();
 }

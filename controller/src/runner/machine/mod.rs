@@ -9,9 +9,11 @@
 
 mod activities;
 mod agents;
+mod ending;
 mod event_log;
 mod injections;
 mod reports;
+mod run_stage;
 mod sampling;
 mod stages;
 
@@ -30,9 +32,9 @@ use backburn_experiments::journal::{Abort, AbortBy, Event, IllegalEvent, Judgeme
 use backburn_experiments::wire::Refusal;
 use event_log::EventLog;
 use injections::{InjectionDeadline, Injections};
+use run_stage::RunStage;
 use sampling::Sampling;
 use serde_json::Value;
-use stages::RunStage;
 use std::sync::Arc;
 use std::time::Duration;
 
