@@ -2,7 +2,7 @@
 //! experiment or a person at the command line asks for is checked against it.
 
 use crate::packet_filter::Port;
-use crate::plan::ProtectedPaths;
+use crate::plan::{ProtectedPaths, RequestLimits};
 use crate::plugin_call::AllowedPlugin;
 use crate::processes::Protection;
 use backburn_experiments::destination::{Destination, DestinationRules};
@@ -41,7 +41,7 @@ pub struct HostPolicy {
     /// The environment of these programs: `PATH`, and what stands here.
     #[serde(default)]
     pub program_environment: ProgramEnvironment,
-    /// The only destinations that `http`, `tcp` and `prometheus` probes on this host may connect to: hosts, `*.example.com`, addresses and
+    /// The only destinations that `http`, `load`, `tcp` and `prometheus` probes and `http-load` on this host may connect to: hosts, `*.example.com`, addresses and
     /// networks such as `10.0.0.0/8`, with `:PORT` or without; `*` is every host. Default: all but link-local and metadata addresses,
     /// which must stand here as addresses or networks of their own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -55,6 +55,10 @@ pub struct HostPolicy {
     /// Most victims of one fault.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_victims: Option<u32>,
+    /// Most requests per second of one `http-load` or of one `load` probe. Default: 100,000, the most that they can be asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1))]
+    pub max_request_rate: Option<u32>,
     /// Most faults that may act at the same time.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_faults: Option<u32>,
@@ -237,6 +241,14 @@ impl HostPolicy {
         DestinationRules {
             allow: self.allow_http.clone(),
             deny: self.deny_http.clone(),
+        }
+    }
+
+    /// What requests from this host may be.
+    pub fn request_limits(&self) -> RequestLimits {
+        RequestLimits {
+            destinations: self.destinations(),
+            max_rate: self.max_request_rate,
         }
     }
 

@@ -6,7 +6,7 @@ mod made;
 mod made_host;
 
 use backburn_agent::faults::{FAULTS, Fault, PlanContext, find};
-use backburn_agent::plan::{HostView, LocalHost, ProtectedPaths};
+use backburn_agent::plan::{HostView, LocalHost, ProtectedPaths, RequestLimits};
 use backburn_agent::processes::Protection;
 use backburn_experiments::wire::{PlanView, Refusal};
 use backburn_experiments::{HumanDuration, schema};
@@ -32,6 +32,7 @@ fn plan(
         protection: &Protection::default(),
         protected_ports: &[22],
         protected_paths: &ProtectedPaths::default(),
+        request_limits: &RequestLimits::default(),
         control_connection: None,
         injection: "trial",
         first_mark: 0,

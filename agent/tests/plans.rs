@@ -8,7 +8,9 @@ mod made_host;
 
 use backburn_agent::faults::{PlanContext, find};
 use backburn_agent::mounts::{Mount, MountIdentity, MountUser};
-use backburn_agent::plan::{ForeignChain, FoundMount, ListeningSocket, Plan, ProtectedPaths};
+use backburn_agent::plan::{
+    ForeignChain, FoundMount, ListeningSocket, Plan, ProtectedPaths, RequestLimits,
+};
 use backburn_agent::processes::{Cgroup, Protection};
 use backburn_experiments::wire::Refusal;
 use made_host::MadeHost;
@@ -28,6 +30,7 @@ fn plan(fault: &str, arguments: Value, alter: impl FnOnce(&mut MadeHost)) -> Res
         protection: &Protection::default(),
         protected_ports: &[22],
         protected_paths: &ProtectedPaths::default(),
+        request_limits: &RequestLimits::default(),
         control_connection: None,
         injection: "trial",
         first_mark: 0,

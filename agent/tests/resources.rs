@@ -9,7 +9,7 @@ use backburn_agent::changes::Change;
 use backburn_agent::faults::{PlanContext, find};
 use backburn_agent::helpers::{DiskBallast, HelperSpec, MemoryBallast};
 use backburn_agent::metrics::memory_available;
-use backburn_agent::plan::LocalHost;
+use backburn_agent::plan::{LocalHost, RequestLimits};
 use backburn_agent::processes::{ProcessTable, Protection};
 use backburn_experiments::HumanDuration;
 use common::{Helper, alone, in_one_of_twenty, is_root, until};
@@ -260,6 +260,7 @@ fn fill_to_a_level(folder: &Path) {
         protection: &Protection::default(),
         protected_ports: &[],
         protected_paths: &Default::default(),
+        request_limits: &RequestLimits::default(),
         control_connection: None,
         injection: "trial",
         first_mark: 0,

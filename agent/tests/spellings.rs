@@ -189,6 +189,14 @@ fn spelling_usual_ones_are_accepted() {
             json!({"listen": "localhost:18080", "upstream": "web:80", "method": "get", "status": 503, "delay": "1 second", "percent": "20%"}),
         ),
         (
+            "grpc-fail",
+            json!({"listen": "localhost:12379", "upstream": "etcd:2379", "method": "Range", "status": "unavailable", "delay": "1 second", "percent": "20%"}),
+        ),
+        (
+            "http-load",
+            json!({"url": "HTTP://web:8080", "rate": 100, "ramp": "1 minute", "method": "post", "timeout": 2}),
+        ),
+        (
             "redis-fail",
             json!({"listen": "localhost:16379", "upstream": "cache:6379", "command": "get", "error": "LOADING", "percent": "20%"}),
         ),

@@ -99,6 +99,27 @@ impl DestinationRules {
     }
 }
 
+impl DestinationRules {
+    /// Those of a host's addresses that may be connected to.
+    ///
+    /// # Errors
+    /// None of them may be; the text names the rule.
+    pub fn permitted(&self, host: &str, found: &[SocketAddr]) -> Result<Vec<SocketAddr>, String> {
+        let mut permitted = Vec::new();
+        let mut refused = None;
+        for address in found {
+            match self.check(host, *address) {
+                Ok(()) => permitted.push(*address),
+                Err(why) => refused = Some(why),
+            }
+        }
+        match refused {
+            Some(why) if permitted.is_empty() => Err(why),
+            _ => Ok(permitted),
+        }
+    }
+}
+
 impl Destination {
     fn covers(&self, host: &str, address: SocketAddr) -> bool {
         let is_host = match &self.host {

@@ -27,6 +27,7 @@ fn seeds() -> Vec<Value> {
         json!({"type": "tcp", "host": "h", "port": 80}),
         json!({"type": "dns", "name": "n", "record": "AAAA", "server": "1.1.1.1:53"}),
         json!({"type": "prometheus", "url": "http://x", "query": "up"}),
+        json!({"type": "load", "url": "http://${host}/", "rate": 5, "ramp": "1s", "duration": "2s", "burst": 3}),
         json!({"type": "host", "metric": "disk-free-percent", "path": "/"}),
     ]
     .into_iter()

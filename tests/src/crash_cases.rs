@@ -165,6 +165,20 @@ pub const CASES: &[Case] = &[
         victims_survive: true,
     },
     Case {
+        name: "grpc-fail",
+        fault: "grpc-fail",
+        arguments: |_| json!({"listen": "127.0.0.1:15436", "upstream": "127.0.0.1:9", "status": "UNAVAILABLE"}),
+        duration: SHORT,
+        victims_survive: true,
+    },
+    Case {
+        name: "http-load",
+        fault: "http-load",
+        arguments: |_| json!({"url": "http://127.0.0.1:9/", "rate": 20}),
+        duration: SHORT,
+        victims_survive: true,
+    },
+    Case {
         name: "postgres-fail",
         fault: "postgres-fail",
         arguments: |_| json!({"listen": "127.0.0.1:15435", "upstream": "127.0.0.1:9", "code": "40001"}),
@@ -288,7 +302,7 @@ pub const CASES: &[Case] = &[
 /// The cases of helpers that leave nothing and make no change of their own, so that they come to the same effects as `cpu-stress`, which
 /// is struck at every one: a few strikes while they act are enough. With `BACKBURN_CRASH_CASE` or `BACKBURN_CRASH_TRIALS`, they are
 /// struck like the others.
-const BRIEF: [&str; 10] = [
+const BRIEF: [&str; 12] = [
     "process-exhaust",
     "io-stress",
     "syscall-error",
@@ -296,7 +310,9 @@ const BRIEF: [&str; 10] = [
     "fsync-loss",
     "file-latency",
     "file-error",
+    "grpc-fail",
     "http-fail",
+    "http-load",
     "postgres-fail",
     "redis-fail",
 ];

@@ -6,7 +6,7 @@ use crate::faults::{self, Plan, PlanContext};
 use crate::host::{Host, HostRole, Invocation};
 use crate::ledger::Ledger;
 use crate::packet_filter::ControlConnection;
-use crate::plan::{HostView as _, LocalHost, ProtectedPaths};
+use crate::plan::{HostView as _, LocalHost, ProtectedPaths, resources_overlap};
 use crate::plugins::{PluginPlanning, UsablePlugin};
 use crate::policy::HostPolicy;
 use backburn_experiments::problem::nearest;
@@ -57,11 +57,13 @@ impl PlanTask {
             .map(|held| (held.thing.clone(), held.injection.clone()))
             .collect();
         let local = LocalHost::default();
+        let limits = self.policy.request_limits();
         let context = PlanContext {
             host: &local,
             protection: &self.policy.protect,
             protected_ports: self.policy.protected_ports(),
             protected_paths: &self.protected_paths,
+            request_limits: &limits,
             control_connection: self.link,
             injection: &request.id,
             first_mark: 0,
@@ -149,7 +151,7 @@ pub(super) fn refuse_overlap(held: &[HeldResource], plan: &Plan) -> Result<(), R
         .iter()
         .flat_map(|change| change.holds())
         .collect();
-    let is_wanted = |held: &&HeldResource| wanted.iter().any(|wanted| overlap(&held.thing, wanted));
+    let is_wanted = |held: &&HeldResource| wanted.iter().any(|wanted| resources_overlap(&held.thing, wanted));
     match held.iter().find(is_wanted) {
         None => Ok(()),
         Some(held) => Err(held.refusal()),
@@ -181,23 +183,6 @@ impl HeldResource {
             "wait until that run is over; `backburn stop {run}` stops a run on a fleet, and Ctrl-C one on this host"
         ))
     }
-}
-
-/// Whether two resources are the same, or one is part of the other, as `cpu:1` is part of `cpu`, and a file of the folder in which it is: a
-/// fault on operations in a folder would keep another from reverting a file there.
-fn overlap(one: &str, other: &str) -> bool {
-    let part = |whole: &str, part: &str| {
-        let is_file = whole.starts_with("file:/");
-        let whole = if is_file {
-            whole.trim_end_matches('/')
-        } else {
-            whole
-        };
-        part.strip_prefix(whole).is_some_and(|rest| {
-            rest.is_empty() || rest.starts_with(':') || (is_file && rest.starts_with('/'))
-        })
-    };
-    part(one, other) || part(other, one)
 }
 
 /// Checks the parts of a request that do not depend on its fault's arguments.
@@ -286,21 +271,5 @@ mod tests {
         );
         let hint = held(crate::engine::BY_HAND).refusal().hint.unwrap();
         assert!(hint.contains("`backburn-agent revert r1-1`"), "{hint}");
-    }
-    #[test]
-    fn resources_overlap_where_one_is_part_of_the_other() {
-        for (one, other, expected) in [
-            ("cpu", "cpu:1", true),
-            ("cpu:1", "cpu:10", false),
-            ("process:1@2", "open-files:1@2", false),
-            ("file:/var/app", "file:/var/app/index", true),
-            ("file:/var/app/index", "file:/var/app/index", true),
-            ("file:/var/app", "file:/var/application", false),
-            ("file:/var/app/index", "file:/var/app/spool", false),
-            ("file:/", "file:/index", true),
-        ] {
-            assert_eq!(overlap(one, other), expected, "{one} {other}");
-            assert_eq!(overlap(other, one), expected, "{other} {one}");
-        }
     }
 }

@@ -15,7 +15,9 @@ mod file_latency;
 mod file_operations;
 mod filesystem_freeze;
 mod fsync_loss;
+mod grpc_fail;
 mod http_fail;
+mod http_load;
 mod io_stress;
 mod memory_fill;
 mod mount_point;
@@ -62,7 +64,9 @@ pub const FAULTS: &[Fault] = &[
     Fault::of::<file_latency::FileLatency>(),
     Fault::of::<filesystem_freeze::FilesystemFreeze>(),
     Fault::of::<fsync_loss::FsyncLoss>(),
+    Fault::of::<grpc_fail::GrpcFail>(),
     Fault::of::<http_fail::HttpFail>(),
+    Fault::of::<http_load::HttpLoad>(),
     Fault::of::<io_stress::IoStress>(),
     Fault::of::<memory_fill::MemoryFill>(),
     Fault::of::<mount_read_only::MountReadOnly>(),

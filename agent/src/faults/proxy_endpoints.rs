@@ -82,13 +82,16 @@ impl ProxyEndpoints<'_> {
                 "clients connect to `listen`, and the proxy to `upstream`",
             ));
         }
-        context.host.check_listen(listen).map_err(|error| {
-            none(
-                "$.listen",
-                format!("cannot listen on {listen}: {error}"),
-                "give a free port at an address of this host; `ss -ltn` shows those that are taken",
-            )
-        })?;
+        // What another injection listens on is refused with its name once there is a plan.
+        if !context.is_resource_held(&format!("listen:{listen}")) {
+            context.host.check_listen(listen).map_err(|error| {
+                none(
+                    "$.listen",
+                    format!("cannot listen on {listen}: {error}"),
+                    "give a free port at an address of this host; `ss -ltn` shows those that are taken",
+                )
+            })?;
+        }
         let mut notes = vec![
             format!("point clients to {listen}: nothing else is affected"),
             "connections through the proxy are reset when the fault ends".into(),

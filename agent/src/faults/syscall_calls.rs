@@ -24,7 +24,8 @@ pub(super) fn alter_calls(
         .hint("`file-error` and `network-*` need no tracing"));
     }
     let (found, mut notes) = select(process, context)?;
-    for process in &found {
+    // One that another injection holds has a tracer already; it is refused with its name once there is a plan.
+    for process in found.iter().filter(|process| !context.is_held(process.id)) {
         context.host.check_freezable(process.id).map_err(|why| {
             Refusal::new(
                 "not-traceable",

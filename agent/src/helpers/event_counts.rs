@@ -13,6 +13,14 @@ impl EventCount {
         eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).map(EventCount)
     }
 
+    /// Replaces the count. Whoever reads it meanwhile may read 0.
+    pub(super) fn set(&self, count: u64) {
+        // Reading takes all of it; an empty one says that there is nothing to take.
+        let taken = rustix::io::read(&self.0, &mut [0; 8]);
+        debug_assert!(matches!(taken, Ok(8) | Err(Errno::AGAIN)), "{taken:?}");
+        self.add(count);
+    }
+
     pub(super) fn add(&self, count: u64) {
         let added = rustix::io::write(&self.0, &count.to_ne_bytes());
         // A count of 2^64 - 2 is full; nothing else can go wrong with one's own eventfd.

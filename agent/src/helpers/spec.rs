@@ -4,7 +4,7 @@ use super::helper::Helper;
 use super::written::field;
 use super::{
     AnswerFilter, CpuLoad, DiskBallast, DiskLoad, FileTamper, Freeze, FrozenMount, MemoryBallast,
-    PacketFilter, PluginHolder, Proxy, RequestProxy, Tamper, Terminate, ThreadBallast,
+    PacketFilter, PluginHolder, Proxy, RequestLoad, RequestProxy, Tamper, Terminate, ThreadBallast,
 };
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -76,6 +76,8 @@ helpers! {
     RequestProxy = "requests",
     /// Freezes a file system.
     FrozenMount = "frozen-mount",
+    /// Sends requests at a rate.
+    RequestLoad = "load",
     /// Holds a plug-in's process.
     PluginHolder = "plug-in",
 }

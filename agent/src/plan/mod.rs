@@ -3,14 +3,18 @@
 mod host_view;
 mod kernel_refusal;
 mod local_host;
+mod overlap;
 mod plan_context;
 mod protected_paths;
+mod request_limits;
 
 pub use host_view::{FileSystem, FoundFile, FoundMount, HostView, NameResolver, NetworkSnapshot};
 pub(crate) use kernel_refusal::kernel_refusal;
 pub use local_host::LocalHost;
+pub(crate) use overlap::resources_overlap;
 pub use plan_context::PlanContext;
 pub use protected_paths::ProtectedPaths;
+pub use request_limits::RequestLimits;
 
 pub use crate::netlink::{ForeignChain, Interface, ListeningSocket, NAMED_NAMESPACES, Namespace};
 

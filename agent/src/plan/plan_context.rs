@@ -1,6 +1,6 @@
 //! What a fault is planned from, besides its arguments.
 
-use super::{HostView, ProtectedPaths};
+use super::{HostView, ProtectedPaths, RequestLimits, resources_overlap};
 use crate::packet_filter::ControlConnection;
 use crate::processes::{ProcessId, Protection};
 use backburn_experiments::HumanDuration;
@@ -16,6 +16,8 @@ pub struct PlanContext<'a> {
     pub protected_ports: &'a [u16],
     /// Paths that no fault alters.
     pub protected_paths: &'a ProtectedPaths,
+    /// Where requests may be sent, and how many.
+    pub request_limits: &'a RequestLimits,
     /// The TCP connection to the controller, if there is one: no fault touches it.
     pub control_connection: Option<ControlConnection>,
     /// The injection's id: whatever is made for the injection has a name that begins with it.
@@ -40,6 +42,12 @@ impl PlanContext<'_> {
     pub fn is_held(&self, process: ProcessId) -> bool {
         let name = format!("process:{process}");
         self.held.iter().any(|(thing, _)| *thing == name)
+    }
+
+    /// Whether another injection holds this, or a part of it. Such a plan is refused once it is made, and the refusal says who that is.
+    pub fn is_resource_held(&self, resource: &str) -> bool {
+        let mut held = self.held.iter();
+        held.any(|(held, _)| resources_overlap(held, resource))
     }
 
     /// The time after which a helper ends by itself: a little after the agent should have ended it. `takes` counts where the fault has no

@@ -6,7 +6,7 @@ use crate::changes::{Change, PluginChange, ProcessHelper, ReversibleChange as _}
 use crate::faults;
 use crate::helpers::{HelperSpec, PluginHolder};
 use crate::ledger::boot_id;
-use crate::plan::{Plan, PlanContext};
+use crate::plan::{Plan, PlanContext, resources_overlap};
 use crate::plugin_call::{Confinement, EffectLook, PluginCall, PluginKind, PluginTexts};
 use crate::policy::HostPolicy;
 use crate::processes::ProcessSelector;
@@ -248,7 +248,7 @@ impl PluginPlanning<'_> {
                 .changes
                 .iter()
                 .flat_map(|change| change.holds())
-                .find(|thing| taken.contains(thing));
+                .find(|thing| taken.iter().any(|taken| resources_overlap(taken, thing)));
             if let Some(twice) = twice {
                 return Err(self.wrong(format!("chose two faults that both need `{twice}`")));
             }

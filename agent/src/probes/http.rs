@@ -3,6 +3,7 @@
 
 use super::tls;
 use crate::children::MAX_ANSWER_BYTES;
+use crate::client_tls::client_config;
 use backburn_experiments::HumanDuration;
 use backburn_experiments::destination::DestinationRules;
 use backburn_experiments::probes::tls::connection_error;
@@ -76,7 +77,7 @@ fn send(
     };
     let agent = match request.uri.scheme_str() == Some("https") {
         true => {
-            let tls = tls::TlsConnector(tls::config(verify).map_err(broken)?);
+            let tls = tls::TlsConnector(client_config(verify).map_err(broken)?);
             let connector = ().chain(TcpConnector::default()).chain(tls);
             Agent::with_parts(config, connector, resolver)
         }

@@ -7,6 +7,7 @@
 mod capture;
 mod dns;
 mod http;
+mod load;
 mod process;
 mod tcp;
 mod tls;
@@ -109,6 +110,9 @@ impl ProbeJob {
             }
             Some(Transport::Tcp(tcp)) => tcp::measure(tcp, &self.policy.destinations()),
             Some(Transport::Dns(dns)) => dns::measure(dns),
+            Some(Transport::Load(load)) => {
+                load::measure(load, self.timeout, &self.policy.request_limits())
+            }
             Some(Transport::Process(process)) => process::measure(process, &self.policy),
             Some(Transport::Python(_) | Transport::Host(_)) | None => {
                 Err(ProbeError::Broken("agents do not measure this".into()))

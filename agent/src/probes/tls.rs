@@ -9,18 +9,6 @@ use ureq::unversioned::transport::{
     TransportAdapter,
 };
 
-/// A client's configuration, which accepts what this system trusts or, unless `verify`, every certificate.
-///
-/// # Errors
-/// This system trusts no authority, as far as can be found out.
-pub(super) fn config(verify: bool) -> Result<Arc<ClientConfig>, String> {
-    if !verify {
-        return tls::not_verifying();
-    }
-    let found = rustls_native_certs::load_native_certs();
-    tls::verifying(found.certs, found.errors.first().map(ToString::to_string))
-}
-
 /// Makes a TLS connection over the one below, by a configuration of its own: ureq's connector takes no verifier.
 #[derive(Debug)]
 pub(super) struct TlsConnector(pub(super) Arc<ClientConfig>);

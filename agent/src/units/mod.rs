@@ -3,6 +3,7 @@
 mod address;
 mod amount;
 mod fill;
+mod grpc_status;
 mod rate;
 mod size;
 mod syscall_name;
@@ -11,6 +12,7 @@ pub(crate) use address::merged;
 pub use address::{IpNetwork, Port, PortRange};
 pub use amount::Amount;
 pub(crate) use fill::Fill;
+pub use grpc_status::{GRPC_STATUSES, GrpcStatus};
 pub use rate::Rate;
 pub use size::Size;
 pub use syscall_name::{ERRORS, ErrorName, SYSCALLS, SyscallName};

@@ -5,7 +5,7 @@ use backburn_agent::changes::Change;
 use backburn_agent::faults::{PlanContext, find};
 use backburn_agent::helpers::HelperSpec;
 use backburn_agent::host::{Host, HostRole, Invocation};
-use backburn_agent::plan::{HostView, Plan, ProtectedPaths};
+use backburn_agent::plan::{HostView, Plan, ProtectedPaths, RequestLimits};
 use backburn_agent::processes::Protection;
 use backburn_experiments::HumanDuration;
 use backburn_experiments::wire::Refusal;
@@ -22,6 +22,7 @@ pub fn plan(host: &dyn HostView, fault: &str, arguments: Value) -> Result<Plan, 
         protection: &Protection::default(),
         protected_ports: &[22],
         protected_paths: &ProtectedPaths::new(Path::new("/protected"), Path::new("/none"), &[]),
+        request_limits: &RequestLimits::default(),
         control_connection: None,
         injection: "trial",
         first_mark: 0,

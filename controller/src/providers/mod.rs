@@ -8,6 +8,7 @@ mod dns;
 mod dns_message;
 mod host_access;
 mod http;
+mod load;
 mod preflight;
 mod process;
 mod python;
@@ -73,6 +74,9 @@ pub async fn measure(
             Transport::Python(python) => python::measure(python, context).await,
             Transport::Tcp(tcp) => tcp::measure(tcp, &context.access.destinations).await,
             Transport::Dns(dns) => dns::measure(dns, &context.access.destinations).await,
+            Transport::Load(load) => {
+                load::measure(load, timeout, &context.access.destinations).await
+            }
             Transport::Host(host) => host_metric(host, context).await,
         }
     };

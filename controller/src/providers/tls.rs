@@ -50,7 +50,7 @@ pub(crate) async fn connect_trusting(
     connect_with(stream, host, trusted).await
 }
 
-async fn config(verify: bool) -> Result<Arc<ClientConfig>, ProbeError> {
+pub(super) async fn config(verify: bool) -> Result<Arc<ClientConfig>, ProbeError> {
     static VERIFYING: OnceLock<ConfigResult> = OnceLock::new();
     static NOT_VERIFYING: OnceLock<ConfigResult> = OnceLock::new();
     let (config, make): (_, fn() -> ConfigResult) = match verify {

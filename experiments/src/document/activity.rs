@@ -3,7 +3,7 @@
 use super::{Configured, Dry, Target, Tolerance};
 use crate::HumanDuration;
 use crate::probes::{
-    DEFAULT_PROGRAM_TIMEOUT, DnsProvider, HostProvider, HttpProvider, ProbeProvider,
+    DEFAULT_PROGRAM_TIMEOUT, DnsProvider, HostProvider, HttpProvider, LoadProvider, ProbeProvider,
     ProcessProvider, PrometheusProvider, PythonProvider, TcpProvider, probe_providers,
 };
 use schemars::JsonSchema;

@@ -24,7 +24,7 @@ pub use tolerance::*;
 pub use values::*;
 
 pub use crate::probes::{
-    DnsProvider, HostMetric, HostProvider, HttpProvider, HttpTimeout, ProcessProvider,
+    DnsProvider, HostMetric, HostProvider, HttpProvider, HttpTimeout, LoadProvider, ProcessProvider,
     PrometheusProvider, PythonProvider, TcpProvider,
 };
 

@@ -85,13 +85,7 @@ impl ProbeProvider for HttpProvider {
     }
 
     fn problems(&self, at: &str) -> Vec<Problem> {
-        // An empty address is the schema's to report.
-        if self.url.is_empty() || address::is_of_web(&self.url) {
-            return Vec::new();
-        }
-        let what = format!("`{}` is not a web address", self.url);
-        let hint = "it starts with `http://` or `https://`";
-        vec![Problem::new(at_key(at, "url"), what).hint(hint)]
+        web_address_problems(&self.url, at)
     }
 
     fn written_address_problem(written: &Map<String, Value>) -> Option<(&'static str, String)> {
@@ -103,6 +97,17 @@ impl ProbeProvider for HttpProvider {
     fn take_value(&mut self, value: &Value) -> Option<Result<(), String>> {
         Some(put_value(&mut self.arguments, value))
     }
+}
+
+/// What is wrong with an address that is not of the web. `at` is the JSON path of what has it as `url`.
+pub(super) fn web_address_problems(url: &str, at: &str) -> Vec<Problem> {
+    // An empty address is the schema's to report.
+    if url.is_empty() || address::is_of_web(url) {
+        return Vec::new();
+    }
+    let what = format!("`{url}` is not a web address");
+    let hint = "it starts with `http://` or `https://`";
+    vec![Problem::new(at_key(at, "url"), what).hint(hint)]
 }
 
 /// How a request failed.
@@ -214,7 +219,7 @@ impl HttpRequest {
     ///
     /// # Errors
     /// There is no such request; the text is for people.
-    fn new(provider: &HttpProvider) -> Result<Self, String> {
+    pub(crate) fn new(provider: &HttpProvider) -> Result<Self, String> {
         let method = provider
             .method
             .as_deref()

@@ -10,6 +10,7 @@ mod dns;
 mod host;
 mod http;
 mod http_body;
+pub mod load;
 mod process;
 mod prometheus;
 mod python;
@@ -19,6 +20,7 @@ pub mod tls;
 pub use dns::{DnsProvider, dns_answers};
 pub use host::{HostMetric, HostProvider};
 pub use http::{HttpError, HttpExchange, HttpProvider, HttpRequest, HttpTimeout, NextStep};
+pub use load::LoadProvider;
 pub(crate) use process::DEFAULT_PROGRAM_TIMEOUT;
 pub use process::{ProcessProvider, exit_value, output_too_long, variable_name_problem};
 pub use prometheus::PrometheusProvider;
@@ -44,6 +46,9 @@ macro_rules! probe_providers {
             Prometheus(PrometheusProvider),
             /// A metric of the agent's host: a number.
             Host(HostProvider),
+            /// HTTP requests at a rate: their latencies in milliseconds (`p50`, `p90`, `p95`, `p99`, `p999`, `mean`, `max`), the share that failed
+            /// (`error_rate`, from 0 to 1), `errors` by kind, `statuses`, and the answers per second (`rate`).
+            Load(LoadProvider),
         }
     };
 }
@@ -101,6 +106,8 @@ pub enum Transport<'p> {
     Python(&'p PythonProvider),
     /// A metric that agents read of their hosts.
     Host(&'p HostProvider),
+    /// HTTP requests at a rate.
+    Load(&'p LoadProvider),
 }
 
 /// A provider of probes.

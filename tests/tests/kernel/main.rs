@@ -3,6 +3,7 @@
 mod agent_ends;
 mod agent_hangs;
 mod agent_refusals;
+mod combinations;
 mod crash_conformance;
 mod crash_frozen;
 mod crash_run;

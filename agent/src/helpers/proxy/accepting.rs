@@ -40,6 +40,16 @@ pub(crate) fn bound(address: SocketAddr) -> io::Result<OwnedFd> {
     Ok(socket)
 }
 
+/// Lets this process have as many connections as the host lets one process have.
+pub(in crate::helpers) fn open_files_unlimited() -> io::Result<()> {
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit {
+        current: limit.maximum,
+        ..limit
+    };
+    Ok(setrlimit(Resource::Nofile, raised)?)
+}
+
 /// Listens, says that it does, and serves connections until it is killed.
 pub(in crate::helpers) fn serve_connections(
     address: SocketAddr,
@@ -48,16 +58,7 @@ pub(in crate::helpers) fn serve_connections(
 ) -> Result<(), HelperError> {
     let failed = |what: &str, error: io::Error| HelperError::new(format!("{what}: {error}"));
     process.first_to_be_killed()?;
-    let limit = getrlimit(Resource::Nofile);
-    // As many connections as the host lets one process have.
-    setrlimit(
-        Resource::Nofile,
-        Rlimit {
-            current: limit.maximum,
-            ..limit
-        },
-    )
-    .map_err(|error| failed("the limit of open files", error.into()))?;
+    open_files_unlimited().map_err(|error| failed("the limit of open files", error))?;
     use_precise_timers().map_err(|error| failed("the timer's slack", error))?;
     let at = format!("listening on {address}");
     let socket = bound(address).map_err(|error| failed(&at, error))?;

@@ -9,7 +9,7 @@ mod stream_effects;
 mod throttle;
 
 pub(crate) use accepting::bound;
-pub(super) use accepting::serve_connections;
+pub(super) use accepting::{open_files_unlimited, serve_connections};
 pub(super) use connection::{connect, resets_when_dropped};
 pub(crate) use counters::counted;
 pub use stream_effects::{Slicer, StreamEffects};

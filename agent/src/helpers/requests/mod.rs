@@ -1,11 +1,15 @@
 //! A proxy that knows requests: it listens, passes each request on to an upstream, and fails or delays those that it is told to. One file
 //! for each protocol; what it does not understand, such as TLS, it passes on unchanged.
 
+mod grpc;
+mod hpack;
 mod http;
+mod http2;
 mod incoming;
 mod postgres;
 mod redis;
 
+pub use grpc::GrpcRule;
 pub use http::HttpRule;
 pub use postgres::PostgresRule;
 pub use redis::RedisRule;
@@ -58,6 +62,8 @@ pub struct RequestProxy {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "protocol", rename_all = "kebab-case")]
 pub enum RequestRule {
+    /// Calls of gRPC over HTTP/2.
+    Grpc(GrpcRule),
     /// Requests by HTTP of version 1.
     Http(HttpRule),
     /// Statements to a PostgreSQL server.
@@ -73,6 +79,7 @@ impl Helper for RequestProxy {
 
     fn describe(&self) -> String {
         let which = match &self.rule {
+            RequestRule::Grpc(rule) => rule.describe(),
             RequestRule::Http(rule) => rule.describe(),
             RequestRule::Postgres(rule) => rule.describe(),
             RequestRule::Redis(rule) => rule.describe(),
@@ -89,7 +96,10 @@ impl Helper for RequestProxy {
             text += &format!(", after {delay}");
         }
         if self.abort {
-            text += ", by a reset of the connection";
+            text += match self.rule {
+                RequestRule::Grpc(_) => ", by a reset of the call",
+                _ => ", by a reset of the connection",
+            };
         }
         text
     }
@@ -214,6 +224,7 @@ fn run(proxy: &RequestProxy, process: &HelperProcess) -> Result<(), HelperError>
     };
     let wrong = |error: regex::Error| HelperError::new(error.to_string());
     let patterns = match &proxy.rule {
+        RequestRule::Grpc(rule) => Patterns::Grpc(rule.patterns().map_err(wrong)?),
         RequestRule::Http(rule) => Patterns::Http(rule.patterns().map_err(wrong)?),
         RequestRule::Postgres(rule) => Patterns::Postgres(rule.pattern().map_err(wrong)?),
         RequestRule::Redis(rule) => Patterns::Redis(rule.pattern().map_err(wrong)?),
@@ -234,6 +245,9 @@ fn run(proxy: &RequestProxy, process: &HelperProcess) -> Result<(), HelperError>
             choice: &choice,
         };
         match (&passed.rule, &patterns) {
+            (RequestRule::Grpc(rule), Patterns::Grpc(patterns)) => {
+                grpc::serve(conversation, rule, patterns)?;
+            }
             (RequestRule::Http(rule), Patterns::Http(patterns)) => {
                 http::serve(conversation, rule, patterns)?;
             }
@@ -257,6 +271,7 @@ fn run(proxy: &RequestProxy, process: &HelperProcess) -> Result<(), HelperError>
 
 /// The patterns of a rule, once they are compiled.
 enum Patterns {
+    Grpc(grpc::HeaderPatterns),
     Http(http::HttpPatterns),
     Postgres(Option<regex::bytes::Regex>),
     Redis(Option<regex::bytes::Regex>),

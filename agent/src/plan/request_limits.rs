@@ -1,0 +1,36 @@
+//! What the owner of a host allows of requests.
+
+use backburn_experiments::destination::DestinationRules;
+use core::net::SocketAddr;
+
+/// Where requests may go, and how many there may be.
+#[derive(Debug, Clone, Default)]
+pub struct RequestLimits {
+    /// The destinations that may be connected to.
+    pub destinations: DestinationRules,
+    /// The most requests per second that one fault or probe may send.
+    pub max_rate: Option<u32>,
+}
+
+impl RequestLimits {
+    /// Whether so many requests per second are allowed.
+    ///
+    /// # Errors
+    /// They are not; the text names the rule.
+    pub fn check_rate(&self, rate: f64) -> Result<(), String> {
+        match self.max_rate {
+            Some(most) if rate > f64::from(most) => Err(format!(
+                "{rate} requests per second are more than the {most} that `max-request-rate` of the policy allows"
+            )),
+            _ => Ok(()),
+        }
+    }
+
+    /// Those of a host's addresses that may be connected to.
+    ///
+    /// # Errors
+    /// None of them may be; the text names the rule.
+    pub fn permitted(&self, host: &str, found: &[SocketAddr]) -> Result<Vec<SocketAddr>, String> {
+        self.destinations.permitted(host, found)
+    }
+}
