@@ -15,3 +15,12 @@ pub fn boot_id() -> io::Result<String> {
         id => Ok(id.to_owned()),
     }
 }
+
+/// The inode number of the machine's first pid namespace, in which every process has an id (`PROC_PID_INIT_INO` in the kernel's
+/// `include/linux/proc_ns.h`).
+pub const FIRST_PID_NAMESPACE: u64 = 0xEFFF_FFFC;
+
+/// Whether this process is in the machine's first pid namespace, and so not in a container. False where that cannot be read.
+pub fn is_first_pid_namespace() -> bool {
+    rustix::fs::stat("/proc/self/ns/pid").is_ok_and(|file| file.st_ino == FIRST_PID_NAMESPACE)
+}

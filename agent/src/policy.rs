@@ -1,8 +1,9 @@
 //! The policy of a host: what its owner allows. It has the last word: whatever a controller, an
 //! experiment or a person at the command line asks for is checked against it.
 
+use crate::faults::HOST_FAULTS;
 use crate::packet_filter::Port;
-use crate::plan::{ProtectedPaths, RequestLimits};
+use crate::plan::{HostFaultRules, ProtectedPaths, RequestLimits};
 use crate::plugin_call::AllowedPlugin;
 use crate::processes::Protection;
 use backburn_experiments::destination::{Destination, DestinationRules};
@@ -27,6 +28,10 @@ pub struct HostPolicy {
     /// The only faults that may be injected on this host. Default: all faults.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub allow_faults: Option<Vec<String>>,
+    /// Faults that hit the host as a whole and are allowed: `host-reboot`, `host-shutdown`. The other rules apply to them as well.
+    /// Default: none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub allow_host_faults: Vec<String>,
     /// Faults that may not be injected on this host.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub deny_faults: Vec<String>,
@@ -125,6 +130,18 @@ impl HostPolicy {
         ProtectedPaths::new(state, file, &self.protect.paths)
     }
 
+    /// The rules for faults that hit the host as a whole, for an agent that has this state folder. `is_local_run` says whether the run is
+    /// conducted from this host.
+    pub fn host_fault_rules(&self, state: &Path, is_local_run: bool) -> HostFaultRules {
+        let absolute = |path: &Path| std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+        HostFaultRules {
+            allowed: self.allow_host_faults.clone(),
+            policy: absolute(self.path.as_deref().unwrap_or(Path::new(POLICY_PATH))),
+            state: absolute(state),
+            is_local_run,
+        }
+    }
+
     /// The ports whose packets no network fault affects.
     pub fn protected_ports(&self) -> &[u16] {
         self.protect_ports.as_deref().unwrap_or(&[22])
@@ -195,6 +212,15 @@ impl HostPolicy {
                     None => problem.hint("the subcommand `faults` lists them"),
                 }
             });
+        let host_faults = (self.allow_host_faults.iter().enumerate())
+            .filter(|(_, name)| !HOST_FAULTS.contains(&name.as_str()))
+            .map(|(index, name)| {
+                Problem::new(
+                    format!("$.allow-host-faults[{index}]"),
+                    format!("`{name}` is not a fault that hits a whole host"),
+                )
+                .hint(format!("these are: {}", HOST_FAULTS.join(", ")))
+            });
         let programs = self.allow_programs.iter().enumerate();
         let relative = programs
             .filter_map(|(index, program)| program.problem(&format!("$.allow-programs[{index}]")));
@@ -227,6 +253,7 @@ impl HostPolicy {
                 })
             });
         unknown
+            .chain(host_faults)
             .chain(relative)
             .chain(plugins)
             .chain(built_in)

@@ -132,6 +132,7 @@ pub fn run(
         answers_heartbeats: true,
         protocol: Some(PROTOCOL),
         through_proxy: config.through_proxy,
+        boot: boot_id().ok(),
     };
 
     let mut worker = Worker {

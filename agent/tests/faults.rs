@@ -32,6 +32,7 @@ fn plan(
         protection: &Protection::default(),
         protected_ports: &[22],
         protected_paths: &ProtectedPaths::default(),
+        host_rules: &backburn_agent::plan::HostFaultRules::default(),
         request_limits: &RequestLimits::default(),
         control_connection: None,
         injection: "trial",

@@ -30,6 +30,7 @@ fn plan(fault: &str, arguments: Value, alter: impl FnOnce(&mut MadeHost)) -> Res
         protection: &Protection::default(),
         protected_ports: &[22],
         protected_paths: &ProtectedPaths::default(),
+        host_rules: &backburn_agent::plan::HostFaultRules::default(),
         request_limits: &RequestLimits::default(),
         control_connection: None,
         injection: "trial",

@@ -164,6 +164,7 @@ impl Place {
                 max_victims: None,
             },
             protected_paths: policy.protected_paths(&self.state()),
+            host_rules: policy.host_fault_rules(&self.state(), false),
             plugins: self.usable(),
             policy,
             state: self.state(),

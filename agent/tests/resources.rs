@@ -260,6 +260,7 @@ fn fill_to_a_level(folder: &Path) {
         protection: &Protection::default(),
         protected_ports: &[],
         protected_paths: &Default::default(),
+        host_rules: &backburn_agent::plan::HostFaultRules::default(),
         request_limits: &RequestLimits::default(),
         control_connection: None,
         injection: "trial",

@@ -26,6 +26,9 @@ fn spelling_usual_ones_are_accepted() {
     };
     let process = |more: Value| json!({"process": more});
     let cases = [
+        ("host-reboot", json!({"after": "5 s", "within": "3min"})),
+        ("host-reboot", json!({})),
+        ("host-shutdown", json!({"after": "1000ms"})),
         ("cpu-stress", json!({"load-percent": "80%"})),
         ("cpu-stress", json!({"load-percent": 80, "ramp": "1h30m"})),
         ("disk-fill", json!({"path": "/data", "size": "100m"})),

@@ -391,3 +391,108 @@ async fn agent_that_is_lost_stays_reserved_until_it_reconnects() {
         done.reasons()
     );
 }
+
+/// The host of `b` goes down; `a` is measured.
+fn goes_down(fault: &str, arguments: Value) -> Value {
+    let mut document = experiment("b", "1s", json!({"from": "still"}));
+    document["targets"]["still"] = json!({"labels": {"host": "a"}});
+    document["method"][0]["provider"] =
+        json!({"type": "fault", "fault": fault, "arguments": arguments, "targets": "victim"});
+    document
+}
+
+fn in_boot(boot: &str, goes_down: bool) -> Manners {
+    Manners {
+        boot: Some(boot.into()),
+        goes_down,
+        ..Manners::default()
+    }
+}
+
+/// The effect of the run's only injection, as it was at its end.
+fn last_effect(done: &Done) -> Option<backburn_experiments::wire::Effect> {
+    done.entries.iter().find_map(|entry| match &entry.event {
+        Event::InjectionEnded(ended) => ended.effect.clone(),
+        _ => None,
+    })
+}
+
+#[tokio::test]
+async fn agent_whose_host_restarts_is_awaited_and_its_new_boot_is_the_evidence() {
+    let mut world = World::new([Manners::default(), in_boot("one", true)]).await;
+    let (run, _stop) = world.start("test", &goes_down("host-reboot", json!({"within": "30s"})));
+    world.was_told("b", "inject").await;
+    world.connect("b", in_boot("two", false));
+    let done = run.await.unwrap();
+    let said = done.reasons();
+    assert_eq!(done.finished.verdict.outcome, Outcome::Held, "{said}");
+    assert!(!done.has(|event| matches!(event, Event::AgentLost { .. })));
+    let effect = last_effect(&done).unwrap();
+    assert!(
+        effect.acts && effect.seen.contains("boot id is two, and was one"),
+        "{effect:?}"
+    );
+    assert_eq!(joined(&done), ["a", "b", "b"]);
+}
+
+#[tokio::test]
+async fn agent_that_is_back_in_the_same_boot_was_not_restarted_and_ends_the_run() {
+    let mut world = World::new([Manners::default(), in_boot("one", true)]).await;
+    let (run, _stop) = world.start("test", &goes_down("host-reboot", json!({})));
+    world.was_told("b", "inject").await;
+    world.connect("b", in_boot("one", false));
+    let done = run.await.unwrap();
+    assert_eq!(
+        done.finished.verdict.outcome,
+        Outcome::Aborted,
+        "{}",
+        done.reasons()
+    );
+    let effect = last_effect(&done).unwrap();
+    assert!(
+        !effect.acts && effect.seen.contains("same boot"),
+        "{effect:?}"
+    );
+}
+
+#[tokio::test]
+async fn agent_whose_host_does_not_come_back_in_time_is_lost() {
+    let world = World::new([Manners::default(), in_boot("one", true)]).await;
+    let done = world
+        .run(&goes_down("host-reboot", json!({"within": "200ms"})))
+        .await;
+    assert_eq!(done.finished.verdict.outcome, Outcome::NotClean);
+    assert!(
+        done.reasons().contains("did not reconnect within 200ms"),
+        "{}",
+        done.reasons()
+    );
+    assert!(done.has(|event| matches!(event, Event::AgentLost { agent, .. } if agent == "b")));
+    assert!(last_effect(&done).is_none());
+}
+
+#[tokio::test]
+async fn host_that_was_switched_off_lets_the_run_go_on_and_is_evidence_when_it_is_back() {
+    let mut world = World::new([Manners::default(), in_boot("one", true)]).await;
+    let mut document = goes_down("host-shutdown", json!({}));
+    let pause = json!({"type": "action", "name": "next", "provider":
+        {"type": "fault", "fault": "process-pause", "duration": "300ms", "targets": "still"}});
+    document["method"].as_array_mut().unwrap().push(pause);
+    document
+        .as_object_mut()
+        .unwrap()
+        .remove("steady-state-hypothesis");
+    let (run, _stop) = world.start("test", &document);
+    world.was_told("a", "inject").await;
+    world.connect("b", in_boot("two", false));
+    let done = run.await.unwrap();
+    let said = done.reasons();
+    assert!(
+        !done.has(|event| matches!(event, Event::Aborted(_) | Event::AgentLost { .. })),
+        "{said}"
+    );
+    let effect = last_effect(&done);
+    let is_there = done.entries.iter().any(|entry| matches!(&entry.event, Event::InjectionEnded(ended)
+        if ended.clean && ended.effect.as_ref().is_some_and(|effect| effect.seen.contains("boot id is two"))));
+    assert!(is_there, "{effect:?} {said}");
+}

@@ -263,6 +263,9 @@ pub struct Hello {
     /// The versions of the protocol that it speaks. Left out by agents that speak version 1 only and know of no other.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub protocol: Option<ProtocolRange>,
+    /// The id of its host's boot: with another one, the host was restarted. Left out by agents that do not tell.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub boot: Option<String>,
     /// Whether its connection goes through a proxy, whose address is not that of its host.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub through_proxy: bool,

@@ -74,6 +74,7 @@ fn bench() {
                 protection: &Protection::default(),
                 protected_ports: &[22],
                 protected_paths: &protected,
+                host_rules: &backburn_agent::plan::HostFaultRules::default(),
                 request_limits: &RequestLimits::default(),
                 control_connection: None,
                 injection: "bench",

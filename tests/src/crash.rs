@@ -9,7 +9,7 @@ use backburn_experiments::HumanDuration;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
@@ -66,42 +66,56 @@ const END_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Where the agent keeps its ledger, and its log of effects.
 pub struct Place {
-    folder: tempfile::TempDir,
+    folder: PathBuf,
+    /// Removes the folder with this place, unless it is to stay.
+    _temporary: Option<tempfile::TempDir>,
 }
 
 impl Default for Place {
     fn default() -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder can be made");
         crash_plugins::install("", folder.path());
-        Place { folder }
+        Place {
+            folder: folder.path().to_owned(),
+            _temporary: Some(folder),
+        }
     }
 }
 
 impl Place {
+    /// One in this folder, which stays.
+    pub fn staying(folder: &Path) -> Self {
+        crash_plugins::install("", folder);
+        Place {
+            folder: folder.to_owned(),
+            _temporary: None,
+        }
+    }
+
     /// One whose policy allows the plug-in of this case, where that has one.
     ///
     /// # Panics
     /// The plug-in can't be written.
     pub fn of(case: &Case) -> Self {
         let place = Place::default();
-        crash_plugins::install(case.fault, place.folder.path());
+        crash_plugins::install(case.fault, &place.folder);
         place
     }
 
     /// The state folder.
     pub fn state(&self) -> PathBuf {
-        self.folder.path().join("state")
+        self.folder.join("state")
     }
 
     /// The policy of its host.
     fn policy(&self) -> PathBuf {
-        let path = self.folder.path().join(crash_plugins::POLICY);
+        let path = self.folder.join(crash_plugins::POLICY);
         assert!(path.exists(), "it is written when the place is made");
         path
     }
 
     fn log(&self) -> PathBuf {
-        self.folder.path().join("effects")
+        self.folder.join("effects")
     }
 
     /// What is owed.

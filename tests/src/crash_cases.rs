@@ -22,7 +22,10 @@ pub const PROGRAMS: [&str; 11] = [
 /// Long enough to be struck while it acts, short enough for hundreds of trials.
 const SHORT: Option<&str> = Some("150ms");
 
-/// Every fault, in each way that it can do its harm.
+/// The faults that hit the host as a whole, which are struck in a virtual machine only: `tests/tests/machine/host_power.rs`.
+pub const MACHINE_ONLY: [&str; 2] = ["host-reboot", "host-shutdown"];
+
+/// Every other fault, in each way that it can do its harm.
 pub const CASES: &[Case] = &[
     Case {
         name: "process-kill",

@@ -29,34 +29,73 @@ pub const ON_DEMAND: &str = "on-demand";
 /// # Panics
 /// The test fails, the machine does not end in time, or the test is skipped under CI.
 pub fn in_virtual_machine(modules: &[&str], needed: &[&str], test: impl FnOnce()) {
+    run(modules, needed, None, test);
+}
+
+/// Like [`in_virtual_machine`], with a disk at [`DISK`] that stays, and started again whenever it has restarted or switched itself off before
+/// the test has ended: the test's body begins anew each time. What the machine said, of all its starts.
+///
+/// The body runs in the machine and nowhere else, so nothing in it can restart the machine that tests run on.
+///
+/// # Panics
+/// As above, or the machine goes down more than a few times.
+pub fn in_restarting_virtual_machine(needed: &[&str], test: impl FnOnce()) -> Option<String> {
+    let modules = ["virtio_pci", "virtio_blk", "crc32c_generic", "ext4"];
+    run(&modules, needed, Some(DISK_BYTES), test)
+}
+
+/// Where the disk of a machine that restarts is mounted in it.
+pub const DISK: &str = "/disk";
+/// How large it is.
+const DISK_BYTES: u64 = 32 << 20;
+/// How often a machine with a disk is started, at the most.
+const MAX_STARTS: usize = 6;
+
+/// Runs the body of this test in a machine, which has a disk of so many bytes where it may restart. What it said; none where the test is
+/// skipped, or this is the machine.
+fn run(
+    modules: &[&str],
+    needed: &[&str],
+    disk: Option<u64>,
+    test: impl FnOnce(),
+) -> Option<String> {
     let name = test_name();
     let name = name.as_str();
     if std::env::var_os(INSIDE).is_some_and(|inside| inside == name) {
-        return test();
+        test();
+        return None;
     }
     if !cfg!(target_arch = "x86_64") {
-        return skip("the machine is one of x86-64");
+        skip("the machine is one of x86-64");
+        return None;
     }
     if let Some(missing) = WANTED
         .iter()
         .chain(needed)
         .find(|program| found(program).is_none())
     {
-        return skip(&format!(
+        skip(&format!(
             "`{missing}` is not installed; `tests/run` installs it"
         ));
+        return None;
     }
     let kernel = unpacked();
     let Some(image) = within(&kernel.join("boot"), "vmlinuz") else {
-        return skip("there is no kernel in target/machine; `tests/run` fetches it");
+        skip("there is no kernel in target/machine; `tests/run` fetches it");
+        return None;
     };
     let folder = tempfile::tempdir().expect("a temporary folder can be made");
     let archive = folder.path().join("initramfs");
-    fs::write(&archive, contents(name, &kernel, modules, needed)).expect("a file can be written");
+    fs::write(
+        &archive,
+        contents(name, &kernel, modules, needed, disk.is_some()),
+    )
+    .expect("a file can be written");
     let said = folder.path().join("said");
     let output = fs::File::create(&said).expect("a file can be made");
     let emulator = found(WANTED[0]).expect("it was there before");
-    let mut machine = Command::new(&emulator)
+    let mut command = Command::new(&emulator);
+    command
         .args([
             "-accel",
             "tcg",
@@ -89,10 +128,39 @@ pub fn in_virtual_machine(modules: &[&str], needed: &[&str], test: impl FnOnce()
         .envs(libraries(&emulator))
         .stdin(Stdio::null())
         .stdout(output.try_clone().expect("a file can be had twice"))
-        .stderr(output)
-        .spawn()
-        .expect("the machine starts");
+        .stderr(output);
+    if let Some(bytes) = disk {
+        let image = folder.path().join("disk");
+        let file = fs::File::create(&image).expect("a file can be made");
+        file.set_len(bytes).expect("a file can be long");
+        let made = Command::new("mke2fs")
+            .args(["-q", "-t", "ext4"])
+            .arg(&image)
+            .status();
+        assert!(made.expect("`mke2fs` starts").success());
+        let drive = format!("file={},format=raw,if=virtio,cache=unsafe", image.display());
+        command.args(["-drive", &drive]);
+    }
     let until = Instant::now() + PATIENCE;
+    let starts = disk.map_or(1, |_| MAX_STARTS);
+    for _ in 0..starts {
+        start(name, &mut command, &said, until);
+        let text = fs::read(&said).unwrap_or_default();
+        if String::from_utf8_lossy(&text).contains(ENDED) {
+            break;
+        }
+    }
+    let said = fs::read(&said).expect("it is there");
+    let said = String::from_utf8_lossy(&said).replace('\r', "");
+    println!("{said}");
+    let ended = said.lines().find_map(|line| line.strip_prefix(ENDED));
+    assert_eq!(ended, Some("0"), "{name} failed in its machine");
+    Some(said)
+}
+
+/// Starts the machine and waits for its end.
+fn start(name: &str, command: &mut Command, said: &Path, until: Instant) {
+    let mut machine = command.spawn().expect("the machine starts");
     while machine
         .try_wait()
         .expect("a child can be waited for")
@@ -101,7 +169,7 @@ pub fn in_virtual_machine(modules: &[&str], needed: &[&str], test: impl FnOnce()
         if Instant::now() > until {
             machine.kill().ok();
             machine.wait().ok();
-            let said = fs::read(&said).unwrap_or_default();
+            let said = fs::read(said).unwrap_or_default();
             panic!(
                 "{name}: the machine did not end within {PATIENCE:?}:\n{}",
                 String::from_utf8_lossy(&said)
@@ -109,11 +177,6 @@ pub fn in_virtual_machine(modules: &[&str], needed: &[&str], test: impl FnOnce()
         }
         std::thread::sleep(Duration::from_millis(20));
     }
-    let said = fs::read(&said).expect("it is there");
-    let said = String::from_utf8_lossy(&said).replace('\r', "");
-    println!("{said}");
-    let ended = said.lines().find_map(|line| line.strip_prefix(ENDED));
-    assert_eq!(ended, Some("0"), "{name} failed in its machine");
 }
 
 /// The first file in a folder whose name begins so.
@@ -130,7 +193,13 @@ fn within(folder: &Path, beginning: &str) -> Option<PathBuf> {
 }
 
 /// What the machine starts with.
-fn contents(name: &str, kernel: &Path, modules: &[&str], needed: &[&str]) -> Vec<u8> {
+fn contents(
+    name: &str,
+    kernel: &Path,
+    modules: &[&str],
+    needed: &[&str],
+    has_disk: bool,
+) -> Vec<u8> {
     let mut archive = Archive::default();
     for folder in ["proc", "sys", "dev", "tmp", "run", "modules", "programs"] {
         archive.folder(folder);
@@ -175,6 +244,9 @@ fn contents(name: &str, kernel: &Path, modules: &[&str], needed: &[&str]) -> Vec
             &mut archive,
             &mut init,
         );
+    }
+    if has_disk {
+        init += &format!("busybox mkdir {DISK}\nbusybox mount -t ext4 /dev/vda {DISK}\n");
     }
     init += &format!(
         "export {INSIDE}={name} BACKBURN_BINARIES=/programs RUST_BACKTRACE=0 CI=1\n\

@@ -376,6 +376,7 @@ fn dispatch(
                 plugins: plugins.usable().cloned().collect(),
                 request: request.injection,
                 protected_paths: policy.protected_paths(&state),
+                host_rules: policy.host_fault_rules(&state, false),
                 policy,
                 state,
                 link: None,

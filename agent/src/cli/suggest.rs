@@ -102,6 +102,7 @@ fn task(suggestion: &Suggestion, state: &Path, policy: &HostPolicy) -> PlanTask 
         },
         plugins: Vec::new(),
         protected_paths: policy.protected_paths(state),
+        host_rules: policy.host_fault_rules(state, false),
         policy: policy.clone(),
         state: state.to_owned(),
         link: None,

@@ -86,6 +86,7 @@ pub fn conform(
         },
         policy: asked.policy.clone(),
         protected_paths: asked.policy.protected_paths(&asked.state),
+        host_rules: asked.policy.host_fault_rules(&asked.state, false),
         plugins: plugin.iter().cloned().collect(),
         state: asked.state.clone(),
         link: None,

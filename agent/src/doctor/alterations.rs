@@ -1,6 +1,7 @@
 //! What faults on system calls, files and limits require.
 
 use super::{Availability, HostFinding, finding};
+use crate::boot::is_first_pid_namespace;
 use crate::helpers::{FileOperation, FileTamper, FileVerdict, has_capability};
 use crate::processes::ProcessTable;
 use crate::units::SYSCALLS;
@@ -9,12 +10,22 @@ use backburn_experiments::HumanDuration;
 /// `CAP_SYS_RESOURCE` of the kernel's `include/uapi/linux/capability.h`.
 const CAP_SYS_RESOURCE: u32 = 24;
 
-/// `CAP_SYS_ADMIN` of the same list.
+/// `CAP_SYS_BOOT` of the same file.
+const CAP_SYS_BOOT: u32 = 22;
+
+/// `CAP_SYS_ADMIN` of the same file.
 const CAP_SYS_ADMIN: u32 = 21;
 
 /// Examines what these faults require.
 pub(super) fn examine() -> Vec<HostFinding> {
-    vec![system_calls(), file_events(), limits(), threads(), mounts()]
+    vec![
+        system_calls(),
+        file_events(),
+        limits(),
+        threads(),
+        mounts(),
+        whole_host(),
+    ]
 }
 
 fn system_calls() -> HostFinding {
@@ -109,6 +120,31 @@ fn limits() -> HostFinding {
             Availability::Partly,
             "those of processes of the agent's own user and group",
             "`fd-exhaust` on other processes requires CAP_SYS_RESOURCE",
+        ),
+    }
+}
+
+/// Whether the host could be restarted; the policy has to allow it besides.
+fn whole_host() -> HostFinding {
+    let name = "host";
+    match (is_first_pid_namespace(), has_capability(CAP_SYS_BOOT)) {
+        (true, true) => finding(
+            name,
+            Availability::Yes,
+            "could be restarted and switched off",
+            "`host-reboot` and `host-shutdown` also require that the policy names them in `allow-host-faults`",
+        ),
+        (false, _) => finding(
+            name,
+            Availability::No,
+            "the agent is in a container (a pid namespace of its own)",
+            "`host-reboot` and `host-shutdown` require an agent on the host itself",
+        ),
+        (true, false) => finding(
+            name,
+            Availability::No,
+            "the agent lacks CAP_SYS_BOOT",
+            "`host-reboot` and `host-shutdown` require it",
         ),
     }
 }

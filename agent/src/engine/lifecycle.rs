@@ -6,7 +6,9 @@ use super::completions::Completion;
 use super::executor::ApplyJob;
 use super::supervisor_return::Expectation;
 use super::{Engine, EnginePurpose, EngineTask, InjectionFailure};
+use crate::changes::ReversibleChange as _;
 use crate::faults::Plan;
+use crate::helpers::WHOLE_HOST;
 use crate::host::Interrupt;
 use crate::ledger::LedgerEntry;
 use backburn_experiments::wire::{
@@ -229,6 +231,13 @@ impl Engine {
                     injection: id.to_owned(),
                     plan: plan.view(),
                 });
+                let takes_host_down = (plan.changes.iter())
+                    .flat_map(|change| change.holds())
+                    .any(|thing| thing == WHOLE_HOST);
+                if takes_host_down {
+                    // It waits until the ledger owes nothing else.
+                    self.end_all_but(id);
+                }
                 let expected = plan.expect.as_ref();
                 let active = ActiveInjection::new(&injection.request, entry, expected, started);
                 self.start_acting(injection.number, injection.request, active, expected);

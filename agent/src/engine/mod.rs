@@ -265,7 +265,9 @@ impl Engine {
     }
 
     fn request_plan(&mut self, request: InjectionRequest, purpose: EnginePurpose) {
+        let is_local_run = self.link.is_none() && !request.run.is_empty() && request.run != BY_HAND;
         let task = PlanTask {
+            host_rules: self.policy.host_fault_rules(&self.state, is_local_run),
             request,
             policy: self.policy.clone(),
             protected_paths: self.policy.protected_paths(&self.state),
@@ -372,6 +374,15 @@ impl Engine {
     pub fn end_all(&mut self, run: Option<&str>, cause: Cause) {
         for id in self.injections_of(run) {
             self.end(&id, cause);
+        }
+    }
+
+    /// Starts reverting all of this engine's injections but one, which is about to take the host down.
+    fn end_all_but(&mut self, spared: &str) {
+        for id in self.injections_of(None) {
+            if id != spared {
+                self.end(&id, Cause::ControllerRequest);
+            }
         }
     }
 

@@ -3,10 +3,11 @@
 
 use crate::changes::ReversibleChange as _;
 use crate::faults::{self, Plan, PlanContext};
+use crate::helpers::WHOLE_HOST;
 use crate::host::{Host, HostRole, Invocation};
 use crate::ledger::Ledger;
 use crate::packet_filter::ControlConnection;
-use crate::plan::{HostView as _, LocalHost, ProtectedPaths, resources_overlap};
+use crate::plan::{HostFaultRules, HostView as _, LocalHost, ProtectedPaths, resources_overlap};
 use crate::plugins::{PluginPlanning, UsablePlugin};
 use crate::policy::HostPolicy;
 use backburn_experiments::problem::nearest;
@@ -24,6 +25,8 @@ pub struct PlanTask {
     pub policy: HostPolicy,
     /// The plug-ins of this host that can be used.
     pub plugins: Vec<UsablePlugin>,
+    /// What the host's owner says of faults that hit the host as a whole.
+    pub host_rules: HostFaultRules,
     /// Paths that no fault alters.
     pub protected_paths: ProtectedPaths,
     /// The state folder, whose ledger says what other injections hold.
@@ -63,6 +66,7 @@ impl PlanTask {
             protection: &self.policy.protect,
             protected_ports: self.policy.protected_ports(),
             protected_paths: &self.protected_paths,
+            host_rules: &self.host_rules,
             request_limits: &limits,
             control_connection: self.link,
             injection: &request.id,
@@ -151,7 +155,13 @@ pub(super) fn refuse_overlap(held: &[HeldResource], plan: &Plan) -> Result<(), R
         .iter()
         .flat_map(|change| change.holds())
         .collect();
-    let is_wanted = |held: &&HeldResource| wanted.iter().any(|wanted| resources_overlap(&held.thing, wanted));
+    let is_wanted = |held: &&HeldResource| {
+        // A host that is about to go down takes nothing new.
+        held.thing == WHOLE_HOST
+            || wanted
+                .iter()
+                .any(|wanted| resources_overlap(&held.thing, wanted))
+    };
     match held.iter().find(is_wanted) {
         None => Ok(()),
         Some(held) => Err(held.refusal()),

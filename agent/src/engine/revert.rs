@@ -122,13 +122,26 @@ fn ended(
     residue: Vec<String>,
     started: Instant,
 ) -> EndedInjection {
+    let evidence = entry.changes.iter().find_map(restart_evidence);
     EndedInjection {
         injection: entry.injection.clone(),
-        cause,
+        // What was to take the host down has done so.
+        cause: match evidence {
+            Some(_) => Cause::Finished,
+            None => cause,
+        },
         clean: residue.is_empty(),
         residue,
         took: HumanDuration(started.elapsed()),
-        effect: None,
+        effect: evidence,
+    }
+}
+
+/// What the present boot proves of a change of an earlier one.
+fn restart_evidence(change: &Change) -> Option<Effect> {
+    match change {
+        Change::Helper(helper) => helper.spec.helper().restart_evidence(),
+        _ => None,
     }
 }
 

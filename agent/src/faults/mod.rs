@@ -16,6 +16,9 @@ mod file_operations;
 mod filesystem_freeze;
 mod fsync_loss;
 mod grpc_fail;
+mod host_power_plan;
+mod host_reboot;
+mod host_shutdown;
 mod http_fail;
 mod http_load;
 mod io_stress;
@@ -65,6 +68,8 @@ pub const FAULTS: &[Fault] = &[
     Fault::of::<filesystem_freeze::FilesystemFreeze>(),
     Fault::of::<fsync_loss::FsyncLoss>(),
     Fault::of::<grpc_fail::GrpcFail>(),
+    Fault::of::<host_reboot::HostReboot>(),
+    Fault::of::<host_shutdown::HostShutdown>(),
     Fault::of::<http_fail::HttpFail>(),
     Fault::of::<http_load::HttpLoad>(),
     Fault::of::<io_stress::IoStress>(),
@@ -87,6 +92,9 @@ pub const FAULTS: &[Fault] = &[
     Fault::of::<syscall_latency::SyscallLatency>(),
     Fault::of::<tcp_proxy::TcpProxy>(),
 ];
+
+/// The faults that hit the host as a whole. Each must be named in the policy's `allow-host-faults`.
+pub const HOST_FAULTS: &[&str] = &["host-reboot", "host-shutdown"];
 
 /// Finds a fault by its name.
 pub fn find(name: &str) -> Option<&'static Fault> {

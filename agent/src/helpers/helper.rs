@@ -79,6 +79,11 @@ pub trait Helper {
         false
     }
 
+    /// What the present boot of the host proves of it, where an earlier one began it. Nothing, for all that ends with its boot.
+    fn restart_evidence(&self) -> Option<Effect> {
+        None
+    }
+
     /// Whether its effect stays after it has ended.
     fn effect_outlasts_helper(&self) -> bool {
         false

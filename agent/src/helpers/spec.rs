@@ -3,8 +3,9 @@
 use super::helper::Helper;
 use super::written::field;
 use super::{
-    AnswerFilter, CpuLoad, DiskBallast, DiskLoad, FileTamper, Freeze, FrozenMount, MemoryBallast,
-    PacketFilter, PluginHolder, Proxy, RequestLoad, RequestProxy, Tamper, Terminate, ThreadBallast,
+    AnswerFilter, CpuLoad, DiskBallast, DiskLoad, FileTamper, Freeze, FrozenMount, HostPower,
+    MemoryBallast, PacketFilter, PluginHolder, Proxy, RequestLoad, RequestProxy, Tamper, Terminate,
+    ThreadBallast,
 };
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -80,6 +81,8 @@ helpers! {
     RequestLoad = "load",
     /// Holds a plug-in's process.
     PluginHolder = "plug-in",
+    /// Restarts the host, or switches it off.
+    HostPower = "host-power",
 }
 
 impl HelperSpec {

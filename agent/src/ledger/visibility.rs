@@ -3,6 +3,7 @@
 
 use super::namespaces::{FolderId, altered_places, folders, own};
 use super::{LedgerEntry, Namespaces, boot_id};
+use crate::boot::FIRST_PID_NAMESPACE;
 use crate::changes::Change;
 use crate::helpers::AlteredPlace;
 use crate::netlink::Namespace;
@@ -11,10 +12,6 @@ use backburn_experiments::wire::UnrevertedInjection;
 use rustix::io::Errno;
 use std::io;
 use std::path::Path;
-
-/// The inode number of the machine's first pid namespace, in which every process has an id (`PROC_PID_INIT_INO` in the kernel's
-/// `include/linux/proc_ns.h`).
-const FIRST_PID_NAMESPACE: u64 = 0xEFFF_FFFC;
 
 /// Why the things that an entry names cannot be seen from here, and from where they can.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

@@ -26,6 +26,12 @@ pub trait HostView: fmt::Debug {
     /// The effective user id that the agent runs as.
     fn user_id(&self) -> u32;
 
+    /// What counts for faults that hit the host as a whole.
+    ///
+    /// # Errors
+    /// The kernel does not tell which boot this is, or the processes cannot be listed.
+    fn facts(&self) -> io::Result<HostFacts>;
+
     /// Whether a process could be frozen by tracing it, as far as that shows without trying.
     ///
     /// # Errors
@@ -197,6 +203,19 @@ pub trait HostView: fmt::Debug {
         filter: &PacketFilter,
         destinations: &[IpAddr],
     ) -> io::Result<NetworkSnapshot>;
+}
+
+/// What counts for faults that hit the host as a whole.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HostFacts {
+    /// The id of the present boot.
+    pub boot: String,
+    /// Whether the agent is in the machine's first pid namespace, and so not in a container.
+    pub is_first_pid_namespace: bool,
+    /// Whether the kernel lets the agent restart the host (CAP_SYS_BOOT).
+    pub may_restart: bool,
+    /// The controllers and runs of Backburn on this host, for people.
+    pub controllers: Vec<String>,
 }
 
 /// A regular file as a plan sees it.

@@ -1,7 +1,7 @@
 //! The host that the agent runs on, for reading.
 
 use super::host_view::{
-    FileSystem, FoundFile, FoundMount, HostView, NameResolver, NetworkSnapshot,
+    FileSystem, FoundFile, FoundMount, HostFacts, HostView, NameResolver, NetworkSnapshot,
 };
 use crate::changes::{self, OriginalFile};
 use crate::dns::{Resolver, Viewpoint, read_own};
@@ -21,6 +21,8 @@ use std::path::{Path, PathBuf};
 
 /// `CAP_SYS_ADMIN` of the kernel's `include/uapi/linux/capability.h`.
 const CAP_SYS_ADMIN: u32 = 21;
+/// `CAP_SYS_BOOT` of the kernel's `include/uapi/linux/capability.h`.
+const CAP_SYS_BOOT: u32 = 22;
 
 /// The host that the agent runs on.
 #[derive(Debug, Default)]
@@ -35,6 +37,15 @@ impl HostView for LocalHost {
 
     fn user_id(&self) -> u32 {
         rustix::process::geteuid().as_raw()
+    }
+
+    fn facts(&self) -> io::Result<HostFacts> {
+        Ok(HostFacts {
+            boot: crate::boot::boot_id()?,
+            is_first_pid_namespace: crate::boot::is_first_pid_namespace(),
+            may_restart: helpers::has_capability(CAP_SYS_BOOT),
+            controllers: self.table.controllers()?,
+        })
     }
 
     fn check_freezable(&self, process: ProcessId) -> Result<(), NotTraceable> {

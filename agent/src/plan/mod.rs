@@ -1,5 +1,6 @@
 //! The plan of a fault on a host, and the read-only view of the host that it is made from. A plan is data; making one changes nothing.
 
+mod host_fault_rules;
 mod host_view;
 mod kernel_refusal;
 mod local_host;
@@ -8,7 +9,10 @@ mod plan_context;
 mod protected_paths;
 mod request_limits;
 
-pub use host_view::{FileSystem, FoundFile, FoundMount, HostView, NameResolver, NetworkSnapshot};
+pub use host_fault_rules::HostFaultRules;
+pub use host_view::{
+    FileSystem, FoundFile, FoundMount, HostFacts, HostView, NameResolver, NetworkSnapshot,
+};
 pub(crate) use kernel_refusal::kernel_refusal;
 pub use local_host::LocalHost;
 pub(crate) use overlap::resources_overlap;

@@ -1,6 +1,6 @@
 //! What a fault is planned from, besides its arguments.
 
-use super::{HostView, ProtectedPaths, RequestLimits, resources_overlap};
+use super::{HostFaultRules, HostView, ProtectedPaths, RequestLimits, resources_overlap};
 use crate::packet_filter::ControlConnection;
 use crate::processes::{ProcessId, Protection};
 use backburn_experiments::HumanDuration;
@@ -16,6 +16,8 @@ pub struct PlanContext<'a> {
     pub protected_ports: &'a [u16],
     /// Paths that no fault alters.
     pub protected_paths: &'a ProtectedPaths,
+    /// What the owner of the host says of faults that hit it as a whole.
+    pub host_rules: &'a HostFaultRules,
     /// Where requests may be sent, and how many.
     pub request_limits: &'a RequestLimits,
     /// The TCP connection to the controller, if there is one: no fault touches it.

@@ -256,6 +256,35 @@ impl ProcessTable {
         pids.into_iter().filter(keeps).collect()
     }
 
+    /// The processes that conduct runs from this host, for people: a controller, or a `backburn run`.
+    ///
+    /// # Errors
+    /// The processes cannot be listed.
+    pub fn controllers(&self) -> io::Result<Vec<String>> {
+        let conducts = |pid: &i32| {
+            let words = self.arguments(*pid);
+            let is_program = words
+                .first()
+                .is_some_and(|first| base(first) == PROGRAMS[0])
+                || self.name(*pid).as_deref() == Some(PROGRAMS[0]);
+            let conducting = ["controller", "run", "demo"];
+            is_program
+                && (words.iter().skip(1))
+                    .find(|word| !word.starts_with('-'))
+                    .is_some_and(|word| conducting.contains(&word.as_str()))
+        };
+        let named = |pid: i32| {
+            let words = self.arguments(pid);
+            format!("`{}` (process {pid})", command_of(&words))
+        };
+        Ok(self
+            .pids()?
+            .into_iter()
+            .filter(conducts)
+            .map(named)
+            .collect())
+    }
+
     /// Whether a process is this user's.
     fn is_own(&self, pid: i32) -> bool {
         let owner = self.metadata(pid, ".").map(|folder| folder.st_uid);

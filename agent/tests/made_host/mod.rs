@@ -10,7 +10,7 @@ use backburn_agent::metrics::MetricUnavailable;
 use backburn_agent::mounts::{Mount, MountIdentity, MountUser};
 use backburn_agent::packet_filter::{PacketFilter, Shaping};
 use backburn_agent::plan::{
-    FileSystem, FoundFile, FoundMount, HostView, Interface, NameResolver, Namespace,
+    FileSystem, FoundFile, FoundMount, HostFacts, HostView, Interface, NameResolver, Namespace,
     NetworkSnapshot,
 };
 use backburn_agent::processes::{Cgroup, Descriptors, ProcessId, ProcessTable, ThreadRoom};
@@ -24,6 +24,7 @@ use std::path::{Path, PathBuf};
 pub struct MadeHost {
     table: ProcessTable,
     pub user_id: u32,
+    pub facts: HostFacts,
     pub processors: usize,
     pub memory: Memory,
     /// The file systems, by the folder that they are mounted at.
@@ -73,6 +74,12 @@ impl MadeHost {
         MadeHost {
             table: ProcessTable::at(made.path()),
             user_id: 0,
+            facts: HostFacts {
+                boot: "00000000-0000-4000-8000-000000000000".into(),
+                is_first_pid_namespace: true,
+                may_restart: true,
+                controllers: Vec::new(),
+            },
             processors: 4,
             memory: Memory {
                 total: 8 * GIB,
@@ -134,6 +141,10 @@ impl HostView for MadeHost {
 
     fn user_id(&self) -> u32 {
         self.user_id
+    }
+
+    fn facts(&self) -> io::Result<HostFacts> {
+        Ok(self.facts.clone())
     }
 
     fn check_freezable(&self, _: ProcessId) -> Result<(), NotTraceable> {

@@ -27,6 +27,7 @@ pub(super) fn validate_hello(hello: &Hello) -> Result<(), String> {
         recovered,
         owed,
         held,
+        boot,
         ..
     } = hello;
     let too_much = |what: &str| Err(format!("its introduction is too large: {what}"));
@@ -37,7 +38,8 @@ pub(super) fn validate_hello(hello: &Hello) -> Result<(), String> {
     if texts.any(|text| text.len() > MAX_TEXT_BYTES) {
         return too_much(&format!("a label of more than {MAX_TEXT_BYTES} bytes"));
     }
-    if version.len() > MAX_TEXT_BYTES || faults.iter().any(|name| name.len() > MAX_TEXT_BYTES) {
+    let boot = boot.as_ref().map_or(0, String::len);
+    if version.len().max(boot) > MAX_TEXT_BYTES || faults.iter().any(|name| name.len() > MAX_TEXT_BYTES) {
         return too_much(&format!("a name of more than {MAX_TEXT_BYTES} bytes"));
     }
     if faults.len() > MAX_FAULTS {

@@ -301,6 +301,7 @@ impl Fleet {
             owed: hello.owed,
             held: hello.held,
             answers_heartbeats: hello.answers_heartbeats,
+            boot: hello.boot,
         }
     }
 }

@@ -92,6 +92,8 @@ struct Introduction {
     owed: Vec<UnrevertedInjection>,
     held: Vec<String>,
     answers_heartbeats: bool,
+    /// The id of its host's boot, as the agent tells it.
+    boot: Option<String>,
 }
 
 #[derive(Debug)]

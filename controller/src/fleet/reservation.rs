@@ -372,6 +372,7 @@ fn take(
         answers_heartbeats: introduction.answers_heartbeats,
         protocol: None,
         through_proxy: introduction.through_proxy,
+        boot: introduction.boot,
     };
     AgentSession {
         hello,

@@ -49,6 +49,10 @@ pub struct Manners {
     pub owed: Vec<UnrevertedInjection>,
     /// What comes of each probe; whether the file is there, where nothing is said.
     pub probed: Option<ProbeOutcome>,
+    /// The boot of its host that it tells.
+    pub boot: Option<String>,
+    /// Closes the link once it has injected, as where its host goes down.
+    pub goes_down: bool,
 }
 
 /// A run's world.
@@ -232,12 +236,17 @@ pub fn touch(name: &str, file: &Path) -> Value {
 }
 
 /// The faults that experiments of these tests may have.
-pub fn known_faults() -> [KnownFault<'static>; 1] {
-    [KnownFault {
-        name: "process-pause",
-        one_shot: false,
+pub fn known_faults() -> [KnownFault<'static>; 3] {
+    let known = |name, one_shot| KnownFault {
+        name,
+        one_shot,
         check: Box::new(|_| Vec::new()),
-    }]
+    };
+    [
+        known("process-pause", false),
+        known("host-reboot", true),
+        known("host-shutdown", true),
+    ]
 }
 
 pub fn load(document: &Value) -> Experiment {
@@ -281,6 +290,7 @@ pub async fn agent(
         labels,
         recovered,
         owed: manners.owed.clone(),
+        boot: manners.boot.clone(),
         ..Hello::default()
     }))
     .unwrap();
@@ -346,6 +356,9 @@ pub async fn agent(
                     plan: plan(),
                 })
                 .ok();
+                if manners.goes_down {
+                    return;
+                }
                 let effect = Effect {
                     acts: !manners.no_effect,
                     seen: "the file".into(),

@@ -28,6 +28,8 @@ pub(super) struct RunAgent {
     was_told_to_revert: bool,
     /// The address of its host, for people, where that is another host.
     pub(super) address: Option<String>,
+    /// The id of its host's boot, as it told it.
+    pub(super) boot: Option<String>,
     /// Whether it was lost because it does not answer, although it is connected.
     pub(super) is_unresponsive: bool,
     /// When it was lost.
@@ -66,6 +68,7 @@ impl Agents {
             asked,
             was_told_to_revert: false,
             address: joining.hello.labels.get(ADDRESS).cloned(),
+            boot: joining.hello.boot.clone(),
             is_unresponsive: false,
             lost: None,
             leaves: false,

@@ -2,7 +2,7 @@
 
 use super::Machine;
 use super::activities::Activities;
-use super::run_stage::{LostAgent, RunStage};
+use super::run_stage::RunStage;
 use crate::runner::events::{JoiningAgent, RunnerCommand};
 use backburn_experiments::HumanDuration;
 use backburn_experiments::document::RollbackStrategy;
@@ -48,6 +48,11 @@ impl Machine {
     /// A lost agent's guardian reverts everything and ends; the next agent settles what is left in the ledger before it
     /// introduces itself. Of many that were lost together, all have the same time.
     pub(super) fn replace_next_lost(&mut self) {
+        if let Some((agent, lost)) = self.absences.take() {
+            // It is awaited already.
+            self.stage = RunStage::Reconnecting { agent, lost };
+            return;
+        }
         let Some(name) = self.agents.take_next_lost() else {
             return self.reverted();
         };
@@ -69,24 +74,21 @@ impl Machine {
         let Some(before) = self.agents.remove(&name) else {
             return self.replace_next_lost();
         };
-        let lost = before.lost.unwrap_or(self.now.elapsed);
+        let hung = before.is_unresponsive.then_some(HUNG_AGENT_TIMEOUT);
+        let lost = before.into_lost(self.now.elapsed);
         self.command_after_journal(RunnerCommand::Reconnect {
             agent: name.clone(),
-            lost,
-            hung: before.is_unresponsive.then_some(HUNG_AGENT_TIMEOUT),
+            lost: lost.lost,
+            hung,
         });
-        let (address, exited) = (before.address.clone(), before.exited);
-        let lost = LostAgent {
-            asked: before.into_asked(),
-            address,
-            exited,
-            lost,
-        };
         self.stage = RunStage::Reconnecting { agent: name, lost };
     }
 
     pub(super) fn reconnected(&mut self, name: &str, outcome: Result<JoiningAgent, String>) {
-        if !matches!(&self.stage, RunStage::Reconnecting { agent, .. } if agent == name) {
+        let mut outcome = Some(outcome);
+        if self.returned(name, &mut outcome)
+            || !matches!(&self.stage, RunStage::Reconnecting { agent, .. } if agent == name)
+        {
             return;
         }
         let RunStage::Reconnecting { lost, .. } =
@@ -95,8 +97,9 @@ impl Machine {
             return;
         };
         match outcome {
-            Ok(joining) => self.settle(name, joining, lost.asked, lost.exited, lost.lost),
-            Err(why) => {
+            None => {}
+            Some(Ok(joining)) => self.settle(name, joining, lost),
+            Some(Err(why)) => {
                 let address = lost.address.map(|address| format!(" ({address})"));
                 let why = format!(
                     "{why}; what it was asked for may still act: on its host{}, `backburn agent status` says what is there, and `backburn agent revert --all` reverts it",

@@ -7,6 +7,7 @@
 //! Its parts own their state: [`Sampling`] measures probes, [`Activities`] plays the method, [`Agents`] and [`Injections`] know
 //! who owes what. The order of a run's stages is in [`stages`]; what agents report is dealt with in [`reports`].
 
+mod absence;
 mod activities;
 mod agents;
 mod ending;
@@ -17,6 +18,7 @@ mod run_stage;
 mod sampling;
 mod stages;
 
+use absence::Absences;
 pub(super) use activities::activities_of;
 pub(super) use sampling::sampled_probes;
 
@@ -84,6 +86,8 @@ pub(super) struct Machine {
     activities: Activities,
     agents: Agents,
     injections: Injections,
+    /// Agents that are away since the run has their hosts restarted.
+    absences: Absences,
     /// How often an operator has asked to end the run.
     stops: usize,
     /// When the last revert was done.
@@ -107,6 +111,7 @@ impl Machine {
             activities: Activities::none(),
             agents: Agents::default(),
             injections: Injections::default(),
+            absences: Absences::default(),
             stops: 0,
             reverted_at: None,
             experiment: Arc::new(experiment),

@@ -2,6 +2,7 @@
 
 use super::Machine;
 use super::agents::is_open_on;
+use super::run_stage::LostAgent;
 use crate::runner::events::{ActivityResult, AgentReport, JoiningAgent, RunnerCommand};
 use backburn_experiments::HumanDuration;
 use backburn_experiments::journal::{AbortBy, Event, InjectionState};
@@ -212,6 +213,9 @@ impl Machine {
         self.commands.push(RunnerCommand::HangUp {
             agent: agent.to_owned(),
         });
+        if self.is_expected_absence(agent) {
+            return;
+        }
         // Once all is reverted nothing of the run depends on the agent any more.
         if self.reverted_at.is_none() {
             self.record_buffered(Event::AgentLost {
@@ -233,15 +237,14 @@ impl Machine {
     }
 
     /// The agent that came back after one was lost has settled the ledger: what is neither owed nor held is gone.
-    /// `exited` is the exit code of the lost agent's process, where it is known to have ended.
-    pub(super) fn settle(
-        &mut self,
-        agent: &str,
-        joining: JoiningAgent,
-        asked: Vec<InjectionId>,
-        exited: Option<Option<i32>>,
-        lost: Duration,
-    ) {
+    pub(super) fn settle(&mut self, agent: &str, joining: JoiningAgent, lost: LostAgent) {
+        let LostAgent {
+            asked,
+            exited,
+            boot,
+            lost,
+            ..
+        } = lost;
         // A local guardian exits with 0 only if the ledger was empty. Of a fleet's agent the new ledger is known: what nobody
         // owes or holds any more is gone.
         let is_settled = match exited {
@@ -249,13 +252,28 @@ impl Machine {
             None => self.parameters.is_fleet,
         };
         let (owed, held) = (joining.hello.owed.clone(), joining.hello.held.clone());
+        let new_boot = joining.hello.boot.clone();
         self.joined(joining, asked);
         for injection in self.agents.open_on(agent, &self.log.run) {
             if let Some(owed) = owed.iter().find(|owed| owed.injection == injection) {
                 self.ended(agent, not_reverted(owed));
             } else if is_settled && !held.contains(&injection) {
                 let took = self.now.elapsed.saturating_sub(lost);
-                self.ended(agent, reverted(injection, took));
+                let effect =
+                    self.restart_effect(&injection, boot.as_deref(), new_boot.as_deref(), took);
+                let has_restarted = effect.as_ref().is_some_and(|effect| effect.acts);
+                let cause = match has_restarted {
+                    true => Cause::Finished,
+                    false => Cause::AgentDied,
+                };
+                self.ended(
+                    agent,
+                    EndedInjection {
+                        cause,
+                        effect,
+                        ..reverted(injection, took)
+                    },
+                );
             }
         }
     }

@@ -54,6 +54,8 @@ pub(super) struct LostAgent {
     pub(super) address: Option<String>,
     /// That its process has ended, and with which exit code.
     pub(super) exited: Option<Option<i32>>,
+    /// The id of the last boot of its host that it told.
+    pub(super) boot: Option<String>,
     /// When it was lost, since the run began.
     pub(super) lost: Duration,
 }
