@@ -6,6 +6,8 @@ mod report;
 #[path = "game_days/updates.rs"]
 mod updates;
 mod support;
+#[path = "game_days/ten_questions.rs"]
+mod ten_questions;
 
 use backburn::service::Service;
 use backburn::store::{NoteStream, Role, RunNote, SqliteStore, Store as _};

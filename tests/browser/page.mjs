@@ -322,6 +322,22 @@ async function gameDay(browser) {
   await until('what is revealed is seen', async () => !(await hidden()));
   await lead.getByRole('button', { name: 'Stop the day' }).click();
   await until('the day is over for both', async () => (await lead.locator('.run-head').innerText()).includes('ended') && (await participant.locator('.run-head').innerText()).includes('ended'));
+
+  // The report, for who may know what facilitators know: a page of its own that needs no script.
+  check((await participant.getByRole('link', { name: 'The report of this game day' }).count()) === 0, 'a participant is not offered the report');
+  const opening = lead.context().waitForEvent('page');
+  await lead.getByRole('link', { name: 'The report of this game day' }).click();
+  const report = await opening;
+  watch(report, 'report');
+  await report.waitForLoadState();
+  const headings = await report.getByRole('heading', { level: 2 }).allInnerTexts();
+  check(headings.length === 13 && headings[0].startsWith('1. ') && headings[12].startsWith('13. '), `the report has its thirteen sections (${headings.length})`);
+  const said = await report.locator('body').innerText();
+  check(said.includes(given.secret) && said.includes('<b>The checkout</b> is slow') && said.includes('Paying takes a minute'), 'the report has the step, the note and the update, as text');
+  check((await report.locator('script').count()) === 0 && (await report.locator('body b', { hasText: 'The checkout' }).count()) === 0, 'nothing in the report is a script, and nothing that people wrote is markup');
+  const wide = await report.locator('body').evaluate((body) => body.scrollWidth - body.clientWidth);
+  check(wide <= 0, `nothing is wider than the report's window (${wide})`);
+  if (shots) await report.screenshot({ path: join(shots, 'game-day-report.png'), fullPage: true });
 }
 
 /** The page of one run on this host: its address is good once. */

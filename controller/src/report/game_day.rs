@@ -199,7 +199,12 @@ fn untested(
             (Some(experiment), None, _) => {
                 let why = step.missing.as_ref().or(step.why.as_ref());
                 let why = why.map_or(String::new(), |why| format!(": {why}"));
-                found.push(format!("step {number}: there is no result of experiment {experiment}{why}"));
+                let title = step.title.as_ref().map(|title| format!(" ({title})"));
+                let title = title.unwrap_or_default();
+                found.push(match (&step.run, step.from) {
+                    (None, None) => format!("step {number}{title} did not start: experiment {experiment} did not run{why}"),
+                    _ => format!("step {number}{title}: there is no result of experiment {experiment}{why}"),
+                });
             }
             (None, None, None) => found.push(format!("step {number} did not start")),
             (None, None, Some(_)) => {}

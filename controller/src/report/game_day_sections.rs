@@ -196,7 +196,10 @@ fn rerun(report: &GameDayReport) -> Vec<ReportBlock<'_>> {
             "Stored game day {}, version {}; it was held with Backburn {}.",
             stored.name, stored.version, report.evidence.program
         ),
-        None => "The document was not stored under a name; the command backburn gameday show GAMEDAY prints it.".into(),
+        None => format!(
+            "The document was not stored under a name; the command backburn gameday show {} prints it.",
+            report.evidence.run
+        ),
     };
     let mut blocks = vec![
         ReportBlock::Text(document),

@@ -6,7 +6,7 @@ use super::model::{FaultHit, Objective, TimelineItem, outage_seconds};
 use super::timeline::marked;
 use backburn_experiments::confidence::percent;
 use backburn_experiments::journal::{
-    ActivityStatus, InjectionState, Judgement, Outcome, Phase, Run, Verdict,
+    ActivityStatus, InjectionState, Judgement, Outcome, Phase, ProbeSamples, Run, Verdict,
 };
 use backburn_experiments::wire::Cause;
 use std::collections::BTreeSet;
@@ -302,7 +302,9 @@ pub(super) fn untested(read: &ReportBuilder, verdict: &Verdict, hits: &[FaultHit
     if matches!(run.phase, None | Some(Phase::Gate)) {
         found.push("the method did not begin".into());
     }
-    for probe in verdict.probes.iter().filter(|probe| probe.samples > 0) {
+    // What was seen to fail is no open question.
+    let held = |probe: &&ProbeSamples| probe.samples > 0 && probe.failures == 0;
+    for probe in verdict.probes.iter().filter(held) {
         let bound = percent(probe.upper_bound);
         let rate = format!(
             "whether probe {} fails in up to {bound} of all cases",

@@ -46,7 +46,7 @@ impl StatusPage {
             true => Vec::new(),
             false => vec![
                 Problem::new("$.status-page.file", "expected the absolute path of a file")
-                    .hint("give e.g. `/var/lib/backburn-controller/status/index.html`"),
+                    .hint("give e.g. `/srv/status/index.html`"),
             ],
         }
     }

@@ -29,6 +29,14 @@ pub struct Mail {
 }
 
 impl Mail {
+    /// Who gets it, as every receiver may see: several are not told of each other.
+    fn receivers(&self) -> &str {
+        match self.to.as_slice() {
+            [one] => one,
+            _ => "undisclosed-recipients:;",
+        }
+    }
+
     /// The message as it is sent: lines of ASCII, none of which begins with a full stop.
     pub(super) fn content(&self) -> String {
         let domain = self.from.rsplit('@').next().unwrap_or_default();
@@ -42,7 +50,7 @@ impl Mail {
             .collect();
         let headers = [
             format!("From: {}", self.from),
-            format!("To: {}", self.to.join(",\r\n ")),
+            format!("To: {}", self.receivers()),
             format!("Subject: {}", encoded(&self.subject)),
             format!("Date: {}", self.at.strftime("%a, %d %b %Y %H:%M:%S +0000")),
             format!("Message-ID: <{id}@{domain}>"),
@@ -140,6 +148,7 @@ mod tests {
             headers.contains("Message-ID: <aBccxy@example.org>"),
             "{headers}"
         );
+        assert!(!headers.contains("bob@"), "{headers}");
         let body = BASE64_STANDARD.decode(body.replace("\r\n", "")).unwrap();
         assert_eq!(body, ".\r\r\nQUIT\r\n\u{0}é\r\n".as_bytes());
     }

@@ -7,7 +7,7 @@ use http_body_util::BodyExt as _;
 use serde_json::{Value, json};
 
 /// The report at this path with this query, as text.
-async fn text(world: &World, path: &str, query: &str) -> String {
+pub(super) async fn text(world: &World, path: &str, query: &str) -> String {
     let path = format!("{path}/report?{query}");
     let response = world.controller.open("GET", &path, &world.eve, None).await;
     let policy = response.headers()["content-security-policy"].clone();
