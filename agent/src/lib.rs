@@ -31,6 +31,7 @@ mod load_io;
 pub mod local_abort_rules;
 pub mod memory_limits;
 pub mod metrics;
+pub mod mounts;
 pub mod netlink;
 pub mod network;
 pub mod packet_filter;

@@ -7,7 +7,10 @@ mod made;
 mod made_host;
 
 use backburn_agent::faults::{PlanContext, find};
-use backburn_agent::plan::{ForeignChain, ListeningSocket, Plan, ProtectedPaths, RequestLimits};
+use backburn_agent::mounts::{Mount, MountIdentity, MountUser};
+use backburn_agent::plan::{
+    ForeignChain, FoundMount, ListeningSocket, Plan, ProtectedPaths, RequestLimits,
+};
 use backburn_agent::processes::{Cgroup, Protection};
 use backburn_experiments::wire::Refusal;
 use made_host::MadeHost;
@@ -396,4 +399,135 @@ fn proxy_at_an_address_that_is_taken_is_refused() {
     assert_eq!(taken, ("no-match".into(), vec!["$.listen".into()]));
     let unknown = refused(plan("tcp-proxy", arguments, |host| host.names.clear()));
     assert_eq!(unknown, ("no-match".into(), vec!["$.upstream".into()]));
+}
+
+/// An ext4 file system that is mounted at `/data` and, as others see it, at `/copy`.
+fn with_mount(host: &mut MadeHost) {
+    let mount = |number: u64, path: &str| Mount {
+        number,
+        parent: 1,
+        device: "8:1".into(),
+        root: "/".into(),
+        path: path.into(),
+        options: vec!["rw".into(), "noatime".into()],
+        kind: "ext4".into(),
+        is_file_system_read_only: false,
+    };
+    let (data, copy) = (mount(7, "/data"), mount(8, "/copy"));
+    let found = FoundMount {
+        path: "/data".into(),
+        identity: MountIdentity {
+            boot: "one".into(),
+            number: 7,
+            device: "8:1".into(),
+            path: "/data".into(),
+        },
+        same_file_system: vec![data.clone(), copy],
+        below: Vec::new(),
+        namespace: 4711,
+        processes_elsewhere: 3,
+        is_permitted: true,
+        mount: data,
+    };
+    host.mounts.insert("/data".into(), found);
+}
+
+fn user(writes: bool, is_own: bool) -> MountUser {
+    MountUser {
+        pid: 30,
+        name: "nginx".into(),
+        writes,
+        is_own,
+    }
+}
+
+#[test]
+fn plan_of_a_mount_says_where_it_is_not_felt_and_who_is_in_the_way() {
+    let arguments = json!({"path": "/data"});
+    let read_only = plan("mount-read-only", arguments.clone(), |host| {
+        with_mount(host);
+        host.mount_users = vec![user(false, false)];
+    });
+    let read_only = read_only.unwrap();
+    assert_says(&read_only.notes, "namespace 4711");
+    assert_says(&read_only.notes, "elsewhere: /copy");
+    assert_says(&read_only.warnings, "there are 3");
+    let freeze = plan("filesystem-freeze", arguments.clone(), |host| {
+        with_mount(host);
+        host.mount_users = vec![user(true, false)];
+    });
+    let freeze = freeze.unwrap();
+    assert_says(&freeze.warnings, "open for writing there: nginx (30)");
+    assert_says(&freeze.notes, "/data, /copy");
+    let if_agent_dies = &freeze.view().changes[0].if_agent_dies;
+    assert!(
+        if_agent_dies.contains("fsfreeze --unfreeze /data"),
+        "{if_agent_dies}"
+    );
+
+    let rule = |fault: &str, alter: &dyn Fn(&mut MadeHost)| {
+        let planned = plan(fault, arguments.clone(), |host| {
+            with_mount(host);
+            alter(host);
+        });
+        refused(planned).0
+    };
+    let both = ["mount-read-only", "filesystem-freeze"];
+    let change = |alter: fn(&mut FoundMount)| {
+        move |host: &mut MadeHost| alter(host.mounts.get_mut(Path::new("/data")).unwrap())
+    };
+    for fault in both {
+        assert_eq!(
+            rule(fault, &|host| host.mount_users = vec![user(false, true)]),
+            "protected"
+        );
+        assert_eq!(
+            rule(fault, &change(|found| found.is_permitted = false)),
+            "not-permitted"
+        );
+        assert_eq!(
+            rule(fault, &change(|found| found.path = "/data/app".into())),
+            "no-match"
+        );
+        assert_eq!(
+            rule(
+                fault,
+                &change(|found| found.mount.options = vec!["ro".into()])
+            ),
+            "no-match"
+        );
+        assert_eq!(
+            rule(
+                fault,
+                &change(|found| found.mount.is_file_system_read_only = true)
+            ),
+            "no-match"
+        );
+        assert_eq!(
+            rule(fault, &change(|found| found.mount.kind = "cgroup2".into())),
+            "protected"
+        );
+    }
+    assert_eq!(
+        rule("mount-read-only", &|host| host.mount_users =
+            vec![user(true, false)]),
+        "busy"
+    );
+    assert_eq!(
+        rule(
+            "filesystem-freeze",
+            &change(|found| found.mount.kind = "nfs4".into())
+        ),
+        "no-freeze"
+    );
+    assert_eq!(
+        rule("filesystem-freeze", &|host| host.takes_writes = false),
+        "frozen"
+    );
+    // Temporary files of the host lie on it.
+    let shared = |host: &mut MadeHost| {
+        let found = host.mounts[Path::new("/data")].clone();
+        host.mounts.insert("/tmp".into(), found);
+    };
+    assert_eq!(rule("filesystem-freeze", &shared), "protected");
 }

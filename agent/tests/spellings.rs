@@ -185,6 +185,8 @@ fn spelling_usual_ones_are_accepted() {
             "file-corrupt",
             json!({"path": "/data/file", "from": "1k", "length": "10%"}),
         ),
+        ("mount-read-only", json!({"path": "/data/"})),
+        ("filesystem-freeze", json!({"path": "/data/"})),
         (
             "http-fail",
             json!({"listen": "localhost:18080", "upstream": "web:80", "method": "get", "status": 503, "delay": "1 second", "percent": "20%"}),

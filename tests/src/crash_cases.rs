@@ -5,8 +5,18 @@ use crate::crash_world::World;
 use serde_json::json;
 
 /// The programs that a trial needs.
-pub const PROGRAMS: [&str; 9] = [
-    "unshare", "mount", "umount", "python3", "strace", "nft", "tc", "ip", "sleep",
+pub const PROGRAMS: [&str; 11] = [
+    "unshare",
+    "mount",
+    "umount",
+    "python3",
+    "strace",
+    "nft",
+    "tc",
+    "ip",
+    "sleep",
+    "mkfs.ext4",
+    "fsfreeze",
 ];
 
 /// Long enough to be struck while it acts, short enough for hundreds of trials.
@@ -133,6 +143,20 @@ pub const CASES: &[Case] = &[
         name: "file-corrupt",
         fault: "file-corrupt",
         arguments: |world| json!({"path": world.file(), "bytes": 3}),
+        duration: SHORT,
+        victims_survive: true,
+    },
+    Case {
+        name: "filesystem-freeze",
+        fault: "filesystem-freeze",
+        arguments: |world| json!({"path": world.freezable()}),
+        duration: SHORT,
+        victims_survive: true,
+    },
+    Case {
+        name: "mount-read-only",
+        fault: "mount-read-only",
+        arguments: |world| json!({"path": world.folder()}),
         duration: SHORT,
         victims_survive: true,
     },
@@ -298,7 +322,12 @@ const BRIEF: [&str; 12] = [
 
 /// The cases of changes that are undone in a few effects, of which fewer ways to be killed are enough. With `BACKBURN_CRASH_CASE` or
 /// `BACKBURN_CRASH_TRIALS`, they are struck like the others.
-const FEWER_WAYS: [&str; 2] = ["fd-exhaust", "file-corrupt"];
+const FEWER_WAYS: [&str; 4] = [
+    "fd-exhaust",
+    "file-corrupt",
+    "filesystem-freeze",
+    "mount-read-only",
+];
 
 /// Whether each case is to be struck in every way: it was asked for by name, or more trials were.
 fn all_are_whole() -> bool {

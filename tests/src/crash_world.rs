@@ -3,9 +3,11 @@
 //! takes in all of them; what other people have on the machine is not in it.
 
 use crate::canary;
+use crate::frozen_disk::FrozenDisk;
 use crate::network::Wire;
 use crate::processes::{self, Process};
 use crate::wait::wait_within;
+use std::cell::Cell;
 use std::io::{BufRead as _, BufReader};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
@@ -25,8 +27,15 @@ pub struct World {
     canaries: tempfile::TempDir,
     /// A folder with one file, which a fault may replace and put back: that changes when its names were changed last.
     replaceable: tempfile::TempDir,
+    /// Whether a trial freezes the file system that can be frozen.
+    freezes: Cell<bool>,
     /// To another network namespace.
     wire: Wire,
+}
+
+thread_local! {
+    /// One for all trials of a test: it takes longer to make than a trial does.
+    static DISK: FrozenDisk = FrozenDisk::new();
 }
 
 const THREADS: &str = "
@@ -42,6 +51,7 @@ impl World {
     #[allow(clippy::new_without_default)]
     pub fn new() -> Self {
         let wire = Wire::bare();
+        DISK.with(|_| {});
         let files = tempfile::tempdir().expect("a temporary folder can be made");
         run(
             "mount",
@@ -85,6 +95,7 @@ impl World {
             files,
             canaries,
             replaceable,
+            freezes: Cell::new(false),
             wire,
         }
     }
@@ -114,6 +125,12 @@ impl World {
         self.replaceable.path().join("file")
     }
 
+    /// Where a file system is mounted that can be frozen.
+    pub fn freezable(&self) -> PathBuf {
+        self.freezes.set(true);
+        DISK.with(FrozenDisk::path)
+    }
+
     /// A path beside the folder, at which nothing is.
     pub fn marker(&self) -> std::path::PathBuf {
         self.files.path().with_extension("marker")
@@ -139,6 +156,9 @@ impl World {
         }
         lines.extend(names(self.replaceable.path()));
         lines.push(file(&self.file()));
+        if self.freezes.get() && !DISK.with(FrozenDisk::takes_writes) {
+            lines.push("frozen".to_owned());
+        }
         // What a plug-in of a trial makes, see `crash_plugins`.
         lines.push(format!("marker {}", self.marker().exists()));
         let space =
@@ -164,6 +184,9 @@ impl World {
 
 impl Drop for World {
     fn drop(&mut self) {
+        if self.freezes.get() {
+            DISK.with(FrozenDisk::thaw);
+        }
         for child in [
             &mut self.tracer,
             &mut self.threaded,

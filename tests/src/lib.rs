@@ -18,6 +18,7 @@ pub mod daemon;
 pub mod datagrams;
 pub mod fleet;
 pub mod freezer;
+pub mod frozen_disk;
 pub mod hung_files;
 pub mod isolated;
 pub mod machine;

@@ -8,6 +8,7 @@ mod file_limit;
 mod kill;
 mod plugin_change;
 mod process_helper;
+mod read_only_mount;
 mod replace_file;
 mod stop;
 mod unreadable;
@@ -17,6 +18,7 @@ pub use file_limit::{FileLimit, LimitedProcess};
 pub use kill::Kill;
 pub use plugin_change::PluginChange;
 pub use process_helper::ProcessHelper;
+pub use read_only_mount::ReadOnlyMount;
 pub use replace_file::{FilePatch, OriginalFile, ReplaceFile};
 pub use stop::Stop;
 pub(crate) use stop::is_stopped;
@@ -52,6 +54,8 @@ pub enum Change {
     Helper(ProcessHelper),
     /// A file is replaced by an edited copy.
     Replace(ReplaceFile),
+    /// A mount is read-only.
+    ReadOnlyMount(ReadOnlyMount),
     /// A plug-in changes something.
     #[serde(rename = "plug-in")]
     Plugin(Box<PluginChange>),
@@ -101,6 +105,7 @@ impl Change {
             Change::FileLimit(change) => change,
             Change::Helper(change) => change,
             Change::Replace(change) => change,
+            Change::ReadOnlyMount(change) => change,
             Change::Plugin(change) => &**change,
             Change::Unreadable(change) => change,
         }

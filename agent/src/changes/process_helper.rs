@@ -69,10 +69,16 @@ impl ReversibleChange for ProcessHelper {
                 self.mark,
                 self.spec.helper().describe_end()
             ),
-            if_agent_dies: format!(
-                "the kernel kills it with the agent, and {} after its start in any case",
-                self.deadline
-            ),
+            if_agent_dies: self
+                .spec
+                .helper()
+                .describe_agent_death()
+                .unwrap_or_else(|| {
+                    format!(
+                        "the kernel kills it with the agent, and {} after its start in any case",
+                        self.deadline
+                    )
+                }),
         }
     }
 
@@ -97,6 +103,9 @@ impl ReversibleChange for ProcessHelper {
                 self.mark, id.pid
             )));
         }
+        if host.is_left_to_others(&self.mark) {
+            return Ok(Observed::Absent);
+        }
         Ok(match self.spec.helper().residue(&host.table)? {
             None => Observed::Absent,
             Some(residue) => Observed::Present(residue),
@@ -115,6 +124,9 @@ impl ReversibleChange for ProcessHelper {
         })?;
         for id in found {
             host.kill_and_wait(id, asked, KILL_TIMEOUT)?;
+        }
+        if host.is_left_to_others(&self.mark) {
+            return Ok(());
         }
         host.effect(&format!("clear away after helper {}", self.mark), || {
             self.spec.helper().remove_leftovers()

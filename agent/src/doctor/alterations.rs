@@ -1,8 +1,8 @@
 //! What faults on system calls, files and limits require.
 
 use super::{Availability, HostFinding, finding};
-use crate::helpers::{FileOperation, FileTamper, FileVerdict, has_capability};
 use crate::boot::is_first_pid_namespace;
+use crate::helpers::{FileOperation, FileTamper, FileVerdict, has_capability};
 use crate::processes::ProcessTable;
 use crate::units::SYSCALLS;
 use backburn_experiments::HumanDuration;
@@ -13,6 +13,9 @@ const CAP_SYS_RESOURCE: u32 = 24;
 /// `CAP_SYS_BOOT` of the same file.
 const CAP_SYS_BOOT: u32 = 22;
 
+/// `CAP_SYS_ADMIN` of the same file.
+const CAP_SYS_ADMIN: u32 = 21;
+
 /// Examines what these faults require.
 pub(super) fn examine() -> Vec<HostFinding> {
     vec![
@@ -20,6 +23,7 @@ pub(super) fn examine() -> Vec<HostFinding> {
         file_events(),
         limits(),
         threads(),
+        mounts(),
         whole_host(),
     ]
 }
@@ -76,6 +80,33 @@ fn file_events() -> HostFinding {
             Availability::No,
             format!("fanotify: {error}"),
             "`file-latency` and `file-error` require root and a kernel with CONFIG_FANOTIFY_ACCESS_PERMISSIONS",
+        ),
+    }
+}
+
+fn mounts() -> HostFinding {
+    let name = "mounts";
+    match (crate::mounts::mounts(), has_capability(CAP_SYS_ADMIN)) {
+        (Err(error), _) => finding(
+            name,
+            Availability::No,
+            format!("not listed: {error}"),
+            "`mount-read-only` and `filesystem-freeze` require /proc",
+        ),
+        (Ok(_), false) => finding(
+            name,
+            Availability::No,
+            "they cannot be altered",
+            "`mount-read-only` and `filesystem-freeze` require root or CAP_SYS_ADMIN",
+        ),
+        (Ok(mounts), true) => finding(
+            name,
+            Availability::Yes,
+            format!(
+                "{} in the agent's mount namespace; processes in others have mounts of their own",
+                mounts.len()
+            ),
+            "",
         ),
     }
 }

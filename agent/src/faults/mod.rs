@@ -13,6 +13,7 @@ mod file_corrupt;
 mod file_error;
 mod file_latency;
 mod file_operations;
+mod filesystem_freeze;
 mod fsync_loss;
 mod grpc_fail;
 mod host_power_plan;
@@ -22,6 +23,8 @@ mod http_fail;
 mod http_load;
 mod io_stress;
 mod memory_fill;
+mod mount_point;
+mod mount_read_only;
 mod network_bandwidth;
 mod network_corrupt;
 mod network_duplicate;
@@ -62,6 +65,7 @@ pub const FAULTS: &[Fault] = &[
     Fault::of::<file_corrupt::FileCorrupt>(),
     Fault::of::<file_error::FileError>(),
     Fault::of::<file_latency::FileLatency>(),
+    Fault::of::<filesystem_freeze::FilesystemFreeze>(),
     Fault::of::<fsync_loss::FsyncLoss>(),
     Fault::of::<grpc_fail::GrpcFail>(),
     Fault::of::<host_reboot::HostReboot>(),
@@ -70,6 +74,7 @@ pub const FAULTS: &[Fault] = &[
     Fault::of::<http_load::HttpLoad>(),
     Fault::of::<io_stress::IoStress>(),
     Fault::of::<memory_fill::MemoryFill>(),
+    Fault::of::<mount_read_only::MountReadOnly>(),
     Fault::of::<network_bandwidth::NetworkBandwidth>(),
     Fault::of::<network_corrupt::NetworkCorrupt>(),
     Fault::of::<network_duplicate::NetworkDuplicate>(),

@@ -126,7 +126,12 @@ impl HelperProcess {
 
 /// Says why nothing is done, and gives the exit code for it.
 pub(super) fn fail(failed: &HelperError) -> ExitCode {
-    if let Err(error) = say("failed", &failed.to_string()) {
+    let key = if failed.is_foreign {
+        "foreign"
+    } else {
+        "failed"
+    };
+    if let Err(error) = say(key, &failed.to_string()) {
         // Nobody listens any more; the exit code still tells.
         tracing::debug!("the agent could not be told: {error}");
     }

@@ -64,6 +64,11 @@ pub trait Helper {
     where
         Self: Sized;
 
+    /// What ends it when the agent dies, for people, where that is more than that the kernel kills the helper.
+    fn describe_agent_death(&self) -> Option<String> {
+        None
+    }
+
     /// Whether it has nothing left to act on, e.g. since all victims have ended.
     fn is_idle(&self, _: &ProcessTable) -> bool {
         false
@@ -94,4 +99,6 @@ pub enum AlteredPlace<'a> {
     Folder(&'a Path),
     /// In this network namespace; in the agent's own if none is given.
     Network(Option<&'a Namespace>),
+    /// In the mount namespace of the agent: no path shows a mount of another one.
+    Mounts,
 }

@@ -19,6 +19,7 @@ mod event_counts;
 mod evidence;
 mod file_tamper;
 mod freeze;
+mod frozen_mount;
 mod helper;
 mod host_power;
 mod load;
@@ -42,6 +43,7 @@ pub use dns_answers::AnswerFilter;
 pub use file_tamper::{FileOperation, FileTamper, FileVerdict};
 pub use freeze::{Freeze, NotTraceable, check_traceable};
 pub(crate) use freeze::{has_capability, yama_scope};
+pub use frozen_mount::FrozenMount;
 pub use helper::{AlteredPlace, Helper};
 pub use host_power::{HostPower, PowerDeed, WHOLE_HOST};
 pub use load::RequestLoad;
@@ -67,6 +69,8 @@ pub struct HelperError {
     pub what: String,
     /// What makes it work, if that is known.
     pub hint: Option<String>,
+    /// Whether others have made what the helper was about to make, so that it is not to be undone.
+    pub is_foreign: bool,
 }
 
 impl HelperError {
@@ -74,6 +78,7 @@ impl HelperError {
         HelperError {
             what: what.into(),
             hint: None,
+            is_foreign: false,
         }
     }
 

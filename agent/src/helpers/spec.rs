@@ -3,8 +3,9 @@
 use super::helper::Helper;
 use super::written::field;
 use super::{
-    AnswerFilter, CpuLoad, DiskBallast, DiskLoad, FileTamper, Freeze, HostPower, MemoryBallast,
-    PacketFilter, PluginHolder, Proxy, RequestLoad, RequestProxy, Tamper, Terminate, ThreadBallast,
+    AnswerFilter, CpuLoad, DiskBallast, DiskLoad, FileTamper, Freeze, FrozenMount, HostPower,
+    MemoryBallast, PacketFilter, PluginHolder, Proxy, RequestLoad, RequestProxy, Tamper, Terminate,
+    ThreadBallast,
 };
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -74,6 +75,8 @@ helpers! {
     FileTamper = "files",
     /// Passes requests on, and fails or delays some.
     RequestProxy = "requests",
+    /// Freezes a file system.
+    FrozenMount = "frozen-mount",
     /// Sends requests at a rate.
     RequestLoad = "load",
     /// Holds a plug-in's process.

@@ -12,6 +12,7 @@ mod failpoint;
 mod files;
 mod interrupt;
 mod memory;
+mod mounts;
 mod spawn;
 
 pub use failpoint::Failpoint;
@@ -21,7 +22,7 @@ pub use memory::{return_freed, settle};
 pub use spawn::{Invocation, end_own_group, program};
 
 use crate::processes::{ProcessId, ProcessTable};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::os::fd::AsFd;
 use std::path::Path;
@@ -71,6 +72,8 @@ struct Shared {
     effects: AtomicU64,
     /// The helpers that this process started, so that they are found without a scan.
     children: Mutex<BTreeMap<String, ProcessId>>,
+    /// What others have made as a change of this process was about to: it is not to be undone.
+    not_ours: Mutex<BTreeSet<String>>,
 }
 
 impl Host {
@@ -83,6 +86,7 @@ impl Host {
                 failpoint: Failpoint::from_environment(role),
                 effects: AtomicU64::new(0),
                 children: Mutex::default(),
+                not_ours: Mutex::default(),
             }),
             interrupt: None,
         }
@@ -112,6 +116,21 @@ impl Host {
     fn children(&self) -> MutexGuard<'_, BTreeMap<String, ProcessId>> {
         let children = self.shared.children.lock();
         children.unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Remembers, in this process, that others have made `thing` what a change was about to make it, so that undoing the change must
+    /// leave it alone.
+    pub fn leave_to_others(&self, thing: &str) {
+        let not_ours = self.shared.not_ours.lock();
+        let mut not_ours = not_ours.unwrap_or_else(PoisonError::into_inner);
+        not_ours.insert(thing.to_owned());
+    }
+
+    /// Whether `thing` was left to others.
+    pub fn is_left_to_others(&self, thing: &str) -> bool {
+        let not_ours = self.shared.not_ours.lock();
+        let not_ours = not_ours.unwrap_or_else(PoisonError::into_inner);
+        not_ours.contains(thing)
     }
 
     fn newest_helper(&self) -> Option<ProcessId> {

@@ -36,6 +36,8 @@ impl Invocation {
 enum HelperAnswer {
     Ready(String),
     Failed(String),
+    /// Others have made what it was about to make.
+    Foreign(String),
 }
 
 /// How long a helper may take to report that it is ready.
@@ -81,6 +83,10 @@ impl Host {
             let failed = match answer {
                 Ok(HelperAnswer::Ready(seen)) => return Ok(seen),
                 Ok(HelperAnswer::Failed(why)) => io::Error::other(why),
+                Ok(HelperAnswer::Foreign(why)) => {
+                    self.leave_to_others(mark);
+                    io::Error::other(why)
+                }
                 Err(error) => error,
             };
             if let Some(id) = id {

@@ -82,7 +82,7 @@ pub(super) fn own(kind: &str) -> io::Result<u64> {
 pub(super) fn folders(changes: &[Change]) -> impl Iterator<Item = &Path> {
     altered_places(changes).filter_map(|place| match place {
         AlteredPlace::Folder(folder) => Some(folder),
-        AlteredPlace::Nowhere | AlteredPlace::Network(_) => None,
+        AlteredPlace::Nowhere | AlteredPlace::Network(_) | AlteredPlace::Mounts => None,
     })
 }
 
@@ -91,6 +91,7 @@ pub(super) fn altered_places(changes: &[Change]) -> impl Iterator<Item = Altered
     changes.iter().filter_map(|change| match change {
         Change::Helper(helper) => Some(helper.spec.helper().altered_place()),
         Change::Replace(replace) => replace.path.parent().map(AlteredPlace::Folder),
+        Change::ReadOnlyMount(_) => Some(AlteredPlace::Mounts),
         Change::Stop(_)
         | Change::Plugin(_)
         | Change::Kill(_)

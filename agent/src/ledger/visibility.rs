@@ -75,7 +75,11 @@ impl LedgerEntry {
                 folder.is_some() && folder == FolderId::at(path)
             };
             let reached = |network: &Namespace| matches!(network.open(), Ok(Some(_)));
-            let seen = folders(&self.changes).all(known)
+            let has_mounts = altered_places(&self.changes)
+                .any(|place| place == AlteredPlace::Mounts)
+                && !is_empty_namespace("mnt", entry_namespaces.mount, table);
+            let seen = !has_mounts
+                && folders(&self.changes).all(known)
                 && networks(&self.changes).all(|network| {
                     reached(network) || is_empty_namespace("net", network.inode, table)
                 });
@@ -203,7 +207,7 @@ fn where_to_revert(
 fn networks(changes: &[Change]) -> impl Iterator<Item = &Namespace> {
     altered_places(changes).filter_map(|place| match place {
         AlteredPlace::Network(namespace) => namespace,
-        AlteredPlace::Nowhere | AlteredPlace::Folder(_) => None,
+        AlteredPlace::Nowhere | AlteredPlace::Folder(_) | AlteredPlace::Mounts => None,
     })
 }
 

@@ -6,6 +6,7 @@ use crate::dns::Viewpoint;
 use crate::helpers::{FileTamper, NotTraceable};
 use crate::memory_limits::Memory;
 use crate::metrics::MetricUnavailable;
+use crate::mounts::{Mount, MountIdentity, MountUser};
 use crate::netlink::{ForeignChain, Interface, ListeningSocket, Namespace};
 use crate::packet_filter::{PacketFilter, Shaping};
 use crate::processes::{Cgroup, Descriptors, ProcessId, ProcessTable, ThreadRoom};
@@ -81,6 +82,21 @@ pub trait HostView: fmt::Debug {
     /// # Errors
     /// There is no such path, or it leads to something else.
     fn real_path(&self, path: &Path) -> io::Result<PathBuf>;
+
+    /// The mount that a path lies on, in the mount namespace of the agent. Links are followed.
+    ///
+    /// # Errors
+    /// There is no such path, or the kernel does not tell.
+    fn mount(&self, path: &Path) -> io::Result<FoundMount>;
+
+    /// The processes that have files of these mounts open, or are Backburn's own and work or run from there.
+    fn mount_users(&self, mounts: &[&Mount]) -> Vec<MountUser>;
+
+    /// Whether the file system of a mount takes writes, which is tried without writing.
+    ///
+    /// # Errors
+    /// It is gone, or that did not show in time.
+    fn takes_writes(&self, mount: &MountIdentity) -> io::Result<bool>;
 
     /// Asks the kernel whether it would let the agent decide about these operations on files.
     ///
@@ -211,6 +227,27 @@ pub struct FoundFile {
     pub file: OriginalFile,
     /// How many names it has; others than this one go on showing the original where the file is replaced.
     pub links: u64,
+}
+
+/// A mount as a plan sees it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FoundMount {
+    /// The path that was asked for, absolute and without links.
+    pub path: PathBuf,
+    /// The mount itself.
+    pub mount: Mount,
+    /// What tells it from any other.
+    pub identity: MountIdentity,
+    /// All mounts of the same file system, itself included.
+    pub same_file_system: Vec<Mount>,
+    /// Where other mounts lie below it.
+    pub below: Vec<PathBuf>,
+    /// The number of the agent's mount namespace.
+    pub namespace: u64,
+    /// How many processes are in other mount namespaces, as far as the agent may see that.
+    pub processes_elsewhere: usize,
+    /// Whether the agent has the capability that the kernel requires for mounts (CAP_SYS_ADMIN).
+    pub is_permitted: bool,
 }
 
 /// A file system, and what a path on it is. Sizes are in bytes.

@@ -1,12 +1,17 @@
 //! The host that the agent runs on, for reading.
 
-use super::host_view::{FileSystem, FoundFile, HostFacts, HostView, NameResolver, NetworkSnapshot};
+use super::host_view::{
+    FileSystem, FoundFile, FoundMount, HostFacts, HostView, NameResolver, NetworkSnapshot,
+};
 use crate::changes::{self, OriginalFile};
 use crate::dns::{Resolver, Viewpoint, read_own};
 use crate::helpers::{self, FileTamper, NotTraceable};
 use crate::host::OpenFolder;
 use crate::memory_limits::{Memory, MemoryLimits};
 use crate::metrics::MetricUnavailable;
+use crate::mounts::{
+    Mount, MountIdentity, MountUser, OpenFileSystem, OpenMount, mount_users, mounts,
+};
 use crate::netlink::{self, Interface, Namespace};
 use crate::packet_filter::{PacketFilter, Shaping};
 use crate::processes::{Cgroup, Descriptors, ProcessId, ProcessTable, ThreadRoom};
@@ -14,6 +19,8 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs as _, UdpSocket};
 use std::path::{Path, PathBuf};
 
+/// `CAP_SYS_ADMIN` of the kernel's `include/uapi/linux/capability.h`.
+const CAP_SYS_ADMIN: u32 = 21;
 /// `CAP_SYS_BOOT` of the kernel's `include/uapi/linux/capability.h`.
 const CAP_SYS_BOOT: u32 = 22;
 
@@ -91,6 +98,50 @@ impl HostView for LocalHost {
                 "it is neither a regular file nor a folder",
             )),
         }
+    }
+
+    fn mount(&self, path: &Path) -> io::Result<FoundMount> {
+        let path = path.canonicalize()?;
+        let mount = OpenMount::at(&path)?.mount()?;
+        let own = self.table.metadata(std::process::id() as i32, "ns/mnt")?;
+        let is_elsewhere = |pid: &i32| {
+            // Among the kernel's threads is one with a namespace of its own, on every host.
+            let namespace = self.table.metadata(*pid, "ns/mnt");
+            namespace.is_ok_and(|namespace| namespace.st_ino != own.st_ino)
+                && self
+                    .table
+                    .stat(*pid)
+                    .is_some_and(|stat| !stat.is_kernel_thread())
+        };
+        let all = mounts()?;
+        let same_file_system = all.iter().filter(|other| other.device == mount.device);
+        let below = all
+            .iter()
+            .filter(|other| other.number != mount.number && other.path.starts_with(&mount.path));
+        Ok(FoundMount {
+            identity: mount.identity()?,
+            same_file_system: same_file_system.cloned().collect(),
+            below: below.map(|below| below.path.clone()).collect(),
+            namespace: own.st_ino,
+            processes_elsewhere: self
+                .table
+                .pids()?
+                .iter()
+                .filter(|pid| is_elsewhere(pid))
+                .count(),
+            is_permitted: helpers::has_capability(CAP_SYS_ADMIN),
+            path,
+            mount,
+        })
+    }
+
+    fn mount_users(&self, mounts: &[&Mount]) -> Vec<MountUser> {
+        mount_users(&self.table, mounts)
+    }
+
+    fn takes_writes(&self, mount: &MountIdentity) -> io::Result<bool> {
+        let system = OpenFileSystem::of(mount)?;
+        system.map_or(Ok(false), |system| system.takes_writes())
     }
 
     fn check_file_events(&self, tamper: &FileTamper) -> io::Result<()> {

@@ -10,7 +10,9 @@ mod protected_paths;
 mod request_limits;
 
 pub use host_fault_rules::HostFaultRules;
-pub use host_view::{FileSystem, FoundFile, HostFacts, HostView, NameResolver, NetworkSnapshot};
+pub use host_view::{
+    FileSystem, FoundFile, FoundMount, HostFacts, HostView, NameResolver, NetworkSnapshot,
+};
 pub(crate) use kernel_refusal::kernel_refusal;
 pub use local_host::LocalHost;
 pub(crate) use overlap::resources_overlap;

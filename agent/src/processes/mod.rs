@@ -26,6 +26,7 @@ mod visibility;
 pub use cgroup::Cgroup;
 pub(crate) use clock_shift::ClockShift;
 pub use descriptors::Descriptors;
+pub(crate) use own_processes::is_own_process;
 pub use owner::OwnerState;
 pub use program_note::ProgramNote;
 pub use protection::Protection;

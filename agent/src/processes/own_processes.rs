@@ -13,6 +13,12 @@ use std::collections::BTreeMap;
 use std::io;
 use std::path::Path;
 
+/// Whether a process is one of Backburn's own.
+pub(crate) fn is_own_process(table: &ProcessTable, pid: i32) -> bool {
+    let ours = OwnProcesses::new(table);
+    ours.own == Some(pid) || ours.is_ours(pid)
+}
+
 /// Names of Backburn's programs.
 const PROGRAMS: [&str; 2] = ["backburn", "backburn-agent"];
 /// The subcommand with which Backburn's program is a victim like any other: the service of the demo.

@@ -212,7 +212,7 @@ impl ProcessTable {
     }
 
     /// Where the link `PID/file` leads; the error says whether it is gone or not to be read.
-    pub(super) fn link(&self, pid: i32, file: &str) -> Result<PathBuf, Errno> {
+    pub(crate) fn link(&self, pid: i32, file: &str) -> Result<PathBuf, Errno> {
         use std::os::unix::ffi::OsStringExt as _;
         let target = readlinkat(self.folder()?, format!("{pid}/{file}"), Vec::new())?;
         Ok(PathBuf::from(std::ffi::OsString::from_vec(

@@ -7,9 +7,11 @@ use backburn_agent::dns::Viewpoint;
 use backburn_agent::helpers::{FileTamper, NotTraceable};
 use backburn_agent::memory_limits::Memory;
 use backburn_agent::metrics::MetricUnavailable;
+use backburn_agent::mounts::{Mount, MountIdentity, MountUser};
 use backburn_agent::packet_filter::{PacketFilter, Shaping};
 use backburn_agent::plan::{
-    FileSystem, FoundFile, HostFacts, HostView, Interface, NameResolver, Namespace, NetworkSnapshot,
+    FileSystem, FoundFile, FoundMount, HostFacts, HostView, Interface, NameResolver, Namespace,
+    NetworkSnapshot,
 };
 use backburn_agent::processes::{Cgroup, Descriptors, ProcessId, ProcessTable, ThreadRoom};
 use std::collections::BTreeMap;
@@ -29,6 +31,10 @@ pub struct MadeHost {
     pub file_systems: BTreeMap<PathBuf, FileSystem>,
     /// The regular files with their content.
     pub files: BTreeMap<PathBuf, (FoundFile, Vec<u8>)>,
+    /// The mounts, by the path that they are found from.
+    pub mounts: BTreeMap<PathBuf, FoundMount>,
+    pub mount_users: Vec<MountUser>,
+    pub takes_writes: bool,
     pub max_file_bytes: Option<u64>,
     /// What every process has open.
     pub descriptors: Descriptors,
@@ -91,6 +97,9 @@ impl MadeHost {
                 },
             )]),
             files: BTreeMap::new(),
+            mounts: BTreeMap::new(),
+            mount_users: Vec::new(),
+            takes_writes: true,
             max_file_bytes: None,
             descriptors: Descriptors {
                 open: (0..10).collect(),
@@ -181,6 +190,19 @@ impl HostView for MadeHost {
             true => Ok(path.to_owned()),
             false => Err(missing("such path")),
         }
+    }
+
+    fn mount(&self, path: &Path) -> io::Result<FoundMount> {
+        let found = self.mounts.get(path).cloned();
+        found.ok_or_else(|| missing("such path"))
+    }
+
+    fn mount_users(&self, _: &[&Mount]) -> Vec<MountUser> {
+        self.mount_users.clone()
+    }
+
+    fn takes_writes(&self, _: &MountIdentity) -> io::Result<bool> {
+        Ok(self.takes_writes)
     }
 
     fn check_file_events(&self, _: &FileTamper) -> io::Result<()> {

@@ -169,6 +169,7 @@ fn name_of_change(change: &Change) -> Option<&'static str> {
         Change::FileLimit(_) => Some("file-limit"),
         Change::Helper(_) => Some("helper"),
         Change::Replace(_) => Some("replace"),
+        Change::ReadOnlyMount(_) => Some("read-only-mount"),
         Change::Plugin(_) => Some("plug-in"),
         // What another version wrote; no fault makes one.
         Change::Unreadable(_) => None,
@@ -203,7 +204,16 @@ fn changes_helpers_and_packet_effects_each_have_a_crash_case() {
             texts_under("harm", &entry["changes"], &mut effects);
             assert_eq!(place.restart(None).code(), Some(0), "{}", case.name);
         }
-        let all = ["file-limit", "helper", "kill", "plug-in", "replace", "stop"].map(str::to_owned);
+        let all = [
+            "file-limit",
+            "helper",
+            "kill",
+            "plug-in",
+            "read-only-mount",
+            "replace",
+            "stop",
+        ]
+        .map(str::to_owned);
         assert_eq!(changes, BTreeSet::from(all));
         assert_eq!(helpers, serialized_variants::<HelperSpec>("role"));
         assert_eq!(effects, serialized_variants::<PacketEffect>("harm"));

@@ -19,6 +19,7 @@ mod ledger_files;
 mod ledger_namespaces;
 mod ledger_spoiled;
 mod memory_limit;
+mod mounts;
 mod network;
 mod network_bandwidth;
 mod network_contested;
