@@ -313,6 +313,7 @@ async function gameDay(browser) {
   await lead.getByLabel('Next update in minutes').first().fill('5');
   await lead.getByRole('button', { name: 'Send' }).first().click();
   await until('the page says when the next update is due', async () => (await lead.locator('body').innerText()).includes('The next status update is due in 4 min'));
+  check((await lead.locator('.timeline li', { hasText: 'Status update' }).getByRole('button').count()) === 0, 'the time of a status update cannot be corrected, and nobody is offered that');
   await serious(lead, 'a game day');
   await serious(participant, 'a game day for a participant');
   await shoot(lead, 'game-day');
@@ -337,6 +338,7 @@ async function gameDay(browser) {
   check((await report.locator('script').count()) === 0 && (await report.locator('body b', { hasText: 'The checkout' }).count()) === 0, 'nothing in the report is a script, and nothing that people wrote is markup');
   const wide = await report.locator('body').evaluate((body) => body.scrollWidth - body.clientWidth);
   check(wide <= 0, `nothing is wider than the report's window (${wide})`);
+  check(said.includes('No objective is named, and nothing was measured.') && (await report.locator('table', { hasText: 'Objective' }).count()) === 0, 'no table of the report is empty');
   if (shots) await report.screenshot({ path: join(shots, 'game-day-report.png'), fullPage: true });
 }
 

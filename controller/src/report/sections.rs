@@ -82,6 +82,9 @@ fn objectives(report: &RunReport) -> Vec<ReportBlock<'_>> {
 
 /// What was wanted, beside what was measured.
 pub(super) fn objectives_table(objectives: &[Objective]) -> ReportBlock<'static> {
+    if objectives.is_empty() {
+        return ReportBlock::Text("No objective is named, and nothing was measured.".into());
+    }
     let rows = objectives.iter().map(|objective| {
         let (tone, met) = match objective.met {
             Some(true) => ("success", "met"),

@@ -121,7 +121,7 @@ export class Notes {
     fill(this.list, shown.map((entry) => h('li', { class: entry.kind === 'mark' ? 'mark' : '' },
       h('span', { class: 'at' }, when(entry.happened)), ' ', h('span', { class: 'dim' }, `${entry.number} · ${entry.who} `), words(entry, this.byNumber),
       entry['corrected-by'] ? h('span', { class: 'dim' }, ' (written ', when(entry.at), `, corrected by no. ${entry['corrected-by']})`) : null,
-      this.mayWrite && ['note', 'mark', 'decision', 'link', 'update'].includes(entry.kind) ? this.corrector(entry) : null)));
+      this.mayWrite && ['note', 'mark', 'decision'].includes(entry.kind) ? this.corrector(entry) : null)));
   }
 
   /** A button that asks for the time at which something really happened. */
