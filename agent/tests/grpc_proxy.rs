@@ -349,10 +349,7 @@ fn grpc_fail_bad_input_is_refused_with_its_place() {
             "$.service",
         ),
         (json!({"status": 14, "method": "KV/Range"}), "$.method"),
-        (
-            json!({"status": 14, "header": {"a": "("}}),
-            "$.header.a",
-        ),
+        (json!({"status": 14, "header": {"a": "("}}), "$.header.a"),
         (
             json!({"status": 14, "header": {"a b": "c"}}),
             "$.header.a b",

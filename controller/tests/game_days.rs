@@ -3,11 +3,11 @@
 
 #[path = "game_days/report.rs"]
 mod report;
-#[path = "game_days/updates.rs"]
-mod updates;
 mod support;
 #[path = "game_days/ten_questions.rs"]
 mod ten_questions;
+#[path = "game_days/updates.rs"]
+mod updates;
 
 use backburn::service::Service;
 use backburn::store::{NoteStream, Role, RunNote, SqliteStore, Store as _};

@@ -79,7 +79,8 @@ fn send(
     body: &str,
 ) -> std::io::Result<Answer> {
     let known: ApiToken = token.parse().expect("a token");
-    let config = verify::config_from_token(&known.authority, &["http/1.1"]).expect("TLS can be had");
+    let config =
+        verify::config_from_token(&known.authority, &["http/1.1"]).expect("TLS can be had");
     let (host, _) = address.rsplit_once(':').expect("HOST:PORT");
     let name = ServerName::try_from(host.to_owned()).expect("a host's name");
     let stream = TcpStream::connect(address)?;

@@ -3,8 +3,8 @@
 use super::{FaultKind, Plan, PlanContext};
 use crate::changes::{Change, ProcessHelper};
 use crate::helpers::{HelperSpec, RequestLoad};
-use backburn_experiments::probes::load::LoadPlan;
 use backburn_experiments::probes::LoadProvider;
+use backburn_experiments::probes::load::LoadPlan;
 use backburn_experiments::wire::{Refusal, Victim};
 use backburn_experiments::{HumanDuration, Problem};
 use core::net::SocketAddr;

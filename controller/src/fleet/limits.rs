@@ -39,7 +39,9 @@ pub(super) fn validate_hello(hello: &Hello) -> Result<(), String> {
         return too_much(&format!("a label of more than {MAX_TEXT_BYTES} bytes"));
     }
     let boot = boot.as_ref().map_or(0, String::len);
-    if version.len().max(boot) > MAX_TEXT_BYTES || faults.iter().any(|name| name.len() > MAX_TEXT_BYTES) {
+    if version.len().max(boot) > MAX_TEXT_BYTES
+        || faults.iter().any(|name| name.len() > MAX_TEXT_BYTES)
+    {
         return too_much(&format!("a name of more than {MAX_TEXT_BYTES} bytes"));
     }
     if faults.len() > MAX_FAULTS {

@@ -24,8 +24,8 @@ pub use tolerance::*;
 pub use values::*;
 
 pub use crate::probes::{
-    DnsProvider, HostMetric, HostProvider, HttpProvider, HttpTimeout, LoadProvider, ProcessProvider,
-    PrometheusProvider, PythonProvider, TcpProvider,
+    DnsProvider, HostMetric, HostProvider, HttpProvider, HttpTimeout, LoadProvider,
+    ProcessProvider, PrometheusProvider, PythonProvider, TcpProvider,
 };
 
 use crate::HumanDuration;
