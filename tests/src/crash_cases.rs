@@ -24,6 +24,8 @@ const SHORT: Option<&str> = Some("150ms");
 
 /// The faults that hit the host as a whole, which are struck in a virtual machine only: `tests/tests/machine/host_power.rs`.
 pub const MACHINE_ONLY: [&str; 2] = ["host-reboot", "host-shutdown"];
+/// The helper of these, as the ledger names it.
+pub const MACHINE_ONLY_HELPER: &str = "host-power";
 
 /// Every other fault, in each way that it can do its harm.
 pub const CASES: &[Case] = &[

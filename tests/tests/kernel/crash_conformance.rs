@@ -7,7 +7,9 @@ use backburn_agent::changes::Change;
 use backburn_agent::helpers::HelperSpec;
 use backburn_agent::packet_filter::PacketEffect;
 use backburn_tests::crash::{Place, Trial, trial, trial_of_the_rescue};
-use backburn_tests::crash_cases::{CASES, MACHINE_ONLY, PROGRAMS, chosen, repeats};
+use backburn_tests::crash_cases::{
+    CASES, MACHINE_ONLY, MACHINE_ONLY_HELPER, PROGRAMS, chosen, repeats,
+};
 use backburn_tests::crash_plugins::PLUGIN_CASES;
 use backburn_tests::crash_strike::Strike;
 use backburn_tests::crash_world::World;
@@ -215,6 +217,8 @@ fn changes_helpers_and_packet_effects_each_have_a_crash_case() {
         ]
         .map(str::to_owned);
         assert_eq!(changes, BTreeSet::from(all));
+        // Its crash trials are in the virtual machine.
+        assert!(helpers.insert(MACHINE_ONLY_HELPER.to_owned()));
         assert_eq!(helpers, serialized_variants::<HelperSpec>("role"));
         assert_eq!(effects, serialized_variants::<PacketEffect>("harm"));
     });
