@@ -135,10 +135,11 @@ impl Follower {
             // A failure of the store ends the stream; the client connects again and continues where it was.
             let read = blocking(move || {
                 let store = service.store();
+                // The run first: of one that is closed by then, the events are all there.
+                let kept = store.run(&run)?;
                 let events = store.events(&run, after, EVENTS_PER_READ)?;
-                let run = store.run(&run)?;
-                let is_hidden = hides_run(&service, &who, &run)?;
-                Ok::<_, crate::store::StoreError>((events, run, is_hidden))
+                let is_hidden = hides_run(&service, &who, &kept)?;
+                Ok::<_, crate::store::StoreError>((events, kept, is_hidden))
             });
             let (page, kept, is_hidden) = read.await.ok()?;
             let is_empty = page.is_empty();
