@@ -1,27 +1,25 @@
 //! The clock and the connections of this host, for a load: what `backburn_experiments::probes::load` sends its requests with.
 
-use backburn_experiments::probes::load::{LoadIo, LoadStream};
-use std::io::{self, Read, Write};
+use backburn_experiments::probes::load::LoadIo;
+use std::io;
 use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
-/// Connections to the first of these addresses that accepts.
+/// This host's clock and network.
 pub(crate) struct HostLoadIo {
-    addresses: Vec<SocketAddr>,
     began: Instant,
 }
 
 impl HostLoadIo {
-    pub(crate) fn new(addresses: Vec<SocketAddr>) -> Self {
+    pub(crate) fn new() -> Self {
         HostLoadIo {
-            addresses,
             began: Instant::now(),
         }
     }
 }
 
 impl LoadIo for HostLoadIo {
-    type Stream = HostLoadStream;
+    type Stream = TcpStream;
 
     fn now(&self) -> Duration {
         self.began.elapsed()
@@ -31,52 +29,18 @@ impl LoadIo for HostLoadIo {
         std::thread::sleep(time);
     }
 
-    fn connect(&self, within: Duration) -> io::Result<HostLoadStream> {
-        let mut last = io::ErrorKind::AddrNotAvailable.into();
-        let end = Instant::now() + within;
-        for address in &self.addresses {
-            let left = end.saturating_duration_since(Instant::now());
-            if left.is_zero() {
-                break;
-            }
-            match TcpStream::connect_timeout(address, left) {
-                Ok(stream) => {
-                    stream.set_nodelay(true)?;
-                    return Ok(HostLoadStream(stream));
-                }
-                Err(error) => last = error,
-            }
-        }
-        Err(last)
-    }
-}
-
-/// A TCP connection of a load.
-pub(crate) struct HostLoadStream(TcpStream);
-
-impl LoadStream for HostLoadStream {
-    fn set_timeout(&self, timeout: Duration) -> io::Result<()> {
-        self.0.set_read_timeout(Some(timeout))?;
-        self.0.set_write_timeout(Some(timeout))
+    fn connect(&self, to: SocketAddr, within: Duration) -> io::Result<TcpStream> {
+        let stream = TcpStream::connect_timeout(&to, within)?;
+        stream.set_nodelay(true)?;
+        Ok(stream)
     }
 
-    fn set_nonblocking(&self, nonblocking: bool) -> io::Result<()> {
-        self.0.set_nonblocking(nonblocking)
-    }
-}
-
-impl Read for HostLoadStream {
-    fn read(&mut self, room: &mut [u8]) -> io::Result<usize> {
-        self.0.read(room)
-    }
-}
-
-impl Write for HostLoadStream {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.write(bytes)
+    fn set_timeout(&self, stream: &TcpStream, timeout: Duration) -> io::Result<()> {
+        stream.set_read_timeout(Some(timeout))?;
+        stream.set_write_timeout(Some(timeout))
     }
 
-    fn flush(&mut self) -> io::Result<()> {
-        self.0.flush()
+    fn set_nonblocking(&self, stream: &TcpStream, nonblocking: bool) -> io::Result<()> {
+        stream.set_nonblocking(nonblocking)
     }
 }

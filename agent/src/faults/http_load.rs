@@ -111,7 +111,10 @@ impl HttpLoad {
             Refusal::new("policy", what).hint(hint)
         };
         limits.check_rate(self.rate).map_err(not_allowed)?;
-        limits.permitted(host, &found).map_err(not_allowed)
+        limits
+            .destinations
+            .permitted(host, &found)
+            .map_err(not_allowed)
     }
 }
 

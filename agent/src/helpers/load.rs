@@ -185,8 +185,12 @@ fn run(load: &RequestLoad, process: &HelperProcess) -> Result<(), HelperError> {
     let verify = load.request.verify_tls.unwrap_or(true);
     let tls = plan.is_tls.then(|| client_config(verify)).transpose();
     let tls = tls.map_err(HelperError::new)?;
-    let io = HostLoadIo::new(load.addresses.clone());
-    let generator = Arc::new(LoadGenerator::new(io, plan, tls));
+    let generator = Arc::new(LoadGenerator::new(
+        HostLoadIo::new(),
+        load.addresses.clone(),
+        plan,
+        tls,
+    ));
     let sending = Arc::clone(&generator);
     std::thread::Builder::new()
         .spawn(move || sending.run())

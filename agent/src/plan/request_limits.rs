@@ -1,7 +1,6 @@
 //! What the owner of a host allows of requests.
 
 use backburn_experiments::destination::DestinationRules;
-use core::net::SocketAddr;
 
 /// Where requests may go, and how many there may be.
 #[derive(Debug, Clone, Default)]
@@ -24,13 +23,5 @@ impl RequestLimits {
             )),
             _ => Ok(()),
         }
-    }
-
-    /// Those of a host's addresses that may be connected to.
-    ///
-    /// # Errors
-    /// None of them may be; the text names the rule.
-    pub fn permitted(&self, host: &str, found: &[SocketAddr]) -> Result<Vec<SocketAddr>, String> {
-        self.destinations.permitted(host, found)
     }
 }

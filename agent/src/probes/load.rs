@@ -30,7 +30,10 @@ pub(super) fn measure(
     if found.is_empty() {
         return Err(no_address(host));
     }
-    let addresses = limits.permitted(host, &found).map_err(ProbeError::Broken)?;
+    let addresses = limits
+        .destinations
+        .permitted(host, &found)
+        .map_err(ProbeError::Broken)?;
     let tls = plan
         .is_tls
         .then(|| client_config(provider.verify_tls.unwrap_or(true)));
@@ -38,7 +41,7 @@ pub(super) fn measure(
     if let Err(error) = use_precise_timers() {
         tracing::debug!(%error, "requests may be sent up to 50 µs late");
     }
-    let generator = LoadGenerator::new(HostLoadIo::new(addresses), plan, tls);
+    let generator = LoadGenerator::new(HostLoadIo::new(), addresses, plan, tls);
     generator.run();
     generator.value()
 }

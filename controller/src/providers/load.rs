@@ -4,9 +4,9 @@
 use super::{ProbeError, ProbeResult, tls};
 use backburn_experiments::HumanDuration;
 use backburn_experiments::destination::DestinationRules;
-use backburn_experiments::probes::load::{LoadGenerator, LoadIo, LoadPlan, LoadStream};
+use backburn_experiments::probes::load::{LoadGenerator, LoadIo, LoadPlan};
 use backburn_experiments::probes::{LoadProvider, no_address, not_resolved};
-use std::io::{self, Read, Write};
+use std::io;
 use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -19,15 +19,15 @@ pub(super) async fn measure(
     destinations: &DestinationRules,
 ) -> ProbeResult {
     let plan = LoadPlan::new(provider, timeout).map_err(ProbeError::Broken)?;
-    let io = TargetConnections {
-        addresses: addresses(&plan, destinations).await?,
+    let addresses = addresses(&plan, destinations).await?;
+    let io = OwnLoadIo {
         began: Instant::now(),
     };
     let tls = match plan.is_tls {
         true => Some(tls::config(provider.verify_tls.unwrap_or(true)).await?),
         false => None,
     };
-    let generator = StopsWhenDropped(Arc::new(LoadGenerator::new(io, plan, tls)));
+    let generator = StopsWhenDropped(Arc::new(LoadGenerator::new(io, addresses, plan, tls)));
     let (done, ended) = oneshot::channel();
     let sending = Arc::clone(&generator.0);
     std::thread::Builder::new()
@@ -65,7 +65,7 @@ async fn addresses(
 }
 
 /// A load that nobody waits for any more is stopped.
-struct StopsWhenDropped(Arc<LoadGenerator<TargetConnections>>);
+struct StopsWhenDropped(Arc<LoadGenerator<OwnLoadIo>>);
 
 impl Drop for StopsWhenDropped {
     fn drop(&mut self) {
@@ -73,14 +73,13 @@ impl Drop for StopsWhenDropped {
     }
 }
 
-/// Connections to the first of these addresses that accepts.
-struct TargetConnections {
-    addresses: Vec<SocketAddr>,
+/// The clock and the network of the controller's own host.
+struct OwnLoadIo {
     began: Instant,
 }
 
-impl LoadIo for TargetConnections {
-    type Stream = TargetStream;
+impl LoadIo for OwnLoadIo {
+    type Stream = TcpStream;
 
     fn now(&self) -> Duration {
         self.began.elapsed()
@@ -90,52 +89,18 @@ impl LoadIo for TargetConnections {
         std::thread::sleep(time);
     }
 
-    fn connect(&self, within: Duration) -> io::Result<TargetStream> {
-        let mut last = io::ErrorKind::AddrNotAvailable.into();
-        let end = Instant::now() + within;
-        for address in &self.addresses {
-            let left = end.saturating_duration_since(Instant::now());
-            if left.is_zero() {
-                break;
-            }
-            match TcpStream::connect_timeout(address, left) {
-                Ok(stream) => {
-                    stream.set_nodelay(true)?;
-                    return Ok(TargetStream(stream));
-                }
-                Err(error) => last = error,
-            }
-        }
-        Err(last)
-    }
-}
-
-/// A TCP connection of a load.
-struct TargetStream(TcpStream);
-
-impl LoadStream for TargetStream {
-    fn set_timeout(&self, timeout: Duration) -> io::Result<()> {
-        self.0.set_read_timeout(Some(timeout))?;
-        self.0.set_write_timeout(Some(timeout))
+    fn connect(&self, to: SocketAddr, within: Duration) -> io::Result<TcpStream> {
+        let stream = TcpStream::connect_timeout(&to, within)?;
+        stream.set_nodelay(true)?;
+        Ok(stream)
     }
 
-    fn set_nonblocking(&self, nonblocking: bool) -> io::Result<()> {
-        self.0.set_nonblocking(nonblocking)
-    }
-}
-
-impl Read for TargetStream {
-    fn read(&mut self, room: &mut [u8]) -> io::Result<usize> {
-        self.0.read(room)
-    }
-}
-
-impl Write for TargetStream {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.write(bytes)
+    fn set_timeout(&self, stream: &TcpStream, timeout: Duration) -> io::Result<()> {
+        stream.set_read_timeout(Some(timeout))?;
+        stream.set_write_timeout(Some(timeout))
     }
 
-    fn flush(&mut self) -> io::Result<()> {
-        self.0.flush()
+    fn set_nonblocking(&self, stream: &TcpStream, nonblocking: bool) -> io::Result<()> {
+        stream.set_nonblocking(nonblocking)
     }
 }

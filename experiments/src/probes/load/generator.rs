@@ -4,16 +4,17 @@
 //! wait in their order, and their latency counts meanwhile; a request whose time is over is given up without being sent. So what waits is
 //! bounded, and the load ends one time-out after its last request at the latest.
 
-use super::channel::{Channel, LoadStream};
+use super::channel::Channel;
 use super::response::ResponseReader;
 use super::tally::{PROTOCOL, RequestEnd, TIMEOUT, UNSENT, failure_kind};
 use super::{LoadPlan, LoadTally};
 use crate::probes::ProbeResult;
 use crate::probes::tls::server_name;
+use core::net::SocketAddr;
 use core::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use core::time::Duration;
 use rustls::{ClientConfig, ClientConnection, StreamOwned};
-use std::io::{self, ErrorKind, Read as _, Write as _};
+use std::io::{self, ErrorKind, Read, Write};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{Builder, Scope};
 
@@ -28,8 +29,8 @@ const THREAD_STACK_BYTES: usize = 256 << 10;
 
 /// The host that sends a load: its clock and its network.
 pub trait LoadIo: Sync {
-    /// A connection to the target.
-    type Stream: LoadStream;
+    /// A connection as the host makes it.
+    type Stream: Read + Write + Send;
 
     /// The time since some moment that stays the same.
     fn now(&self) -> Duration;
@@ -37,16 +38,30 @@ pub trait LoadIo: Sync {
     /// Waits for this long.
     fn wait(&self, time: Duration);
 
-    /// Connects to the target within this time, which is more than 0.
+    /// Connects to this address within this time, which is more than 0.
     ///
     /// # Errors
     /// What the network said.
-    fn connect(&self, within: Duration) -> io::Result<Self::Stream>;
+    fn connect(&self, to: SocketAddr, within: Duration) -> io::Result<Self::Stream>;
+
+    /// Sets how long a read or a write of this connection waits before it fails with `WouldBlock` or `TimedOut`. More than 0.
+    ///
+    /// # Errors
+    /// What the kernel said.
+    fn set_timeout(&self, stream: &Self::Stream, timeout: Duration) -> io::Result<()>;
+
+    /// Sets whether reads and writes of this connection wait at all.
+    ///
+    /// # Errors
+    /// What the kernel said.
+    fn set_nonblocking(&self, stream: &Self::Stream, nonblocking: bool) -> io::Result<()>;
 }
 
 /// A load as it is sent.
 pub struct LoadGenerator<Io: LoadIo> {
     io: Io,
+    /// The target: the first that accepts is taken.
+    addresses: Vec<SocketAddr>,
     plan: LoadPlan,
     tls: Option<Arc<ClientConfig>>,
     tally: Mutex<LoadTally>,
@@ -62,7 +77,7 @@ pub struct LoadGenerator<Io: LoadIo> {
 }
 
 /// An open connection, with what is known of it.
-struct LoadConnection<S: LoadStream> {
+struct LoadConnection<S: Read + Write> {
     channel: Channel<S>,
     /// What was read and belongs to no response yet.
     buffer: Vec<u8>,
@@ -77,11 +92,17 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl<Io: LoadIo> LoadGenerator<Io> {
-    /// A load that begins now. `tls` is needed where the plan speaks TLS.
-    pub fn new(io: Io, plan: LoadPlan, tls: Option<Arc<ClientConfig>>) -> Self {
+    /// A load that begins now, to the first of these addresses that accepts. `tls` is needed where the plan speaks TLS.
+    pub fn new(
+        io: Io,
+        addresses: Vec<SocketAddr>,
+        plan: LoadPlan,
+        tls: Option<Arc<ClientConfig>>,
+    ) -> Self {
         let began = io.now();
         LoadGenerator {
             io,
+            addresses,
             plan,
             tls,
             tally: Mutex::default(),
@@ -213,19 +234,45 @@ impl<Io: LoadIo> LoadGenerator<Io> {
                 return self.connect(deadline);
             };
             let idle = self.elapsed().saturating_sub(connection.idle_since);
-            if idle < UNCHECKED_IDLE || connection.channel.is_usable() {
+            if idle < UNCHECKED_IDLE || self.is_usable(&mut connection.channel) {
                 return Ok(connection);
             }
         }
     }
 
-    fn connect(&self, deadline: Duration) -> io::Result<LoadConnection<Io::Stream>> {
-        let left = deadline.saturating_sub(self.elapsed());
-        if left.is_zero() {
+    /// Whether a connection of which nothing is awaited is still open: what has come unasked spoils it as well.
+    fn is_usable(&self, channel: &mut Channel<Io::Stream>) -> bool {
+        if self.io.set_nonblocking(channel.stream(), true).is_err() {
+            return false;
+        }
+        let came = channel.read(&mut [0]);
+        let is_quiet = matches!(came, Err(error) if error.kind() == ErrorKind::WouldBlock);
+        self.io.set_nonblocking(channel.stream(), false).is_ok() && is_quiet
+    }
+
+    /// A connection of the host's to the first address that accepts.
+    fn reach(&self, deadline: Duration) -> io::Result<Io::Stream> {
+        let left = || deadline.saturating_sub(self.elapsed());
+        if left().is_zero() {
             return Err(ErrorKind::TimedOut.into());
         }
-        let stream = self.io.connect(left)?;
-        stream.set_timeout(STOP_CHECK_INTERVAL)?;
+        let mut last = ErrorKind::AddrNotAvailable.into();
+        for address in &self.addresses {
+            let left = left();
+            if left.is_zero() {
+                break;
+            }
+            match self.io.connect(*address, left) {
+                Ok(stream) => return Ok(stream),
+                Err(error) => last = error,
+            }
+        }
+        Err(last)
+    }
+
+    fn connect(&self, deadline: Duration) -> io::Result<LoadConnection<Io::Stream>> {
+        let stream = self.reach(deadline)?;
+        self.io.set_timeout(&stream, STOP_CHECK_INTERVAL)?;
         let channel = match (&self.tls, self.plan.is_tls) {
             (Some(config), true) => {
                 let host = &self.plan.host;
@@ -258,7 +305,7 @@ impl<Io: LoadIo> LoadGenerator<Io> {
         // The kernel's own unit for it is a jiffy.
         let wanted = left.clamp(Duration::from_millis(1), STOP_CHECK_INTERVAL);
         if wanted != connection.timeout {
-            connection.channel.set_timeout(wanted)?;
+            self.io.set_timeout(connection.channel.stream(), wanted)?;
             connection.timeout = wanted;
         }
         Ok(())

@@ -12,7 +12,6 @@ mod response;
 mod schedule;
 mod tally;
 
-pub use channel::LoadStream;
 pub use generator::{LoadGenerator, LoadIo};
 pub use histogram::LatencyHistogram;
 pub use plan::LoadPlan;
