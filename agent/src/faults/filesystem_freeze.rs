@@ -57,7 +57,15 @@ impl FaultKind for FilesystemFreeze {
             )
             .hint("choose a file system that is written to"));
         }
-        check_device(&found, context)?;
+        check_paths(&found, context)?;
+        let users = context
+            .host
+            .mount_users(&found.same_file_system.iter().collect::<Vec<_>>());
+        if let Some(own) = users.iter().find(|user| user.is_own) {
+            return Err(protected(format!(
+                "{path} is protected: {own} is a process of Backburn and uses the same file system"
+            )));
+        }
         let system = context.host.file_system(&found.path);
         let system = system.map_err(|error| {
             Refusal::new("no-match", format!("{path}: {error}")).hint("`findmnt` lists mounts")
@@ -78,10 +86,7 @@ impl FaultKind for FilesystemFreeze {
             )
             .hint("it is left as it is; once nobody needs it frozen, `fsfreeze --unfreeze` thaws it"));
         }
-        let writers = context
-            .host
-            .mount_users(&found.same_file_system.iter().collect::<Vec<_>>());
-        let writers: Vec<_> = writers.iter().filter(|user| user.writes).collect();
+        let writers: Vec<_> = users.iter().filter(|user| user.writes).collect();
         let mut warnings = vec![
             "whoever writes there waits until the end and cannot be killed, and so does whoever waits for that process".to_owned(),
         ];
@@ -128,10 +133,9 @@ impl FaultKind for FilesystemFreeze {
     }
 }
 
-/// Checks that nothing lies on the file system, wherever it is mounted, that the host or Backburn needs to go on.
-fn check_device(found: &FoundMount, context: &PlanContext<'_>) -> Result<(), Refusal> {
+/// Checks that no path lies on the file system, wherever it is mounted, that the host or Backburn needs to go on.
+fn check_paths(found: &FoundMount, context: &PlanContext<'_>) -> Result<(), Refusal> {
     let at = found.path.display();
-    let hint = "choose a file system that holds nothing but the data of a service";
     let own = context.protected_paths.paths();
     for path in HOST_PATHS.map(Path::new).into_iter().chain(own) {
         // What is not there yet would be made in the nearest folder that is.
@@ -142,27 +146,16 @@ fn check_device(found: &FoundMount, context: &PlanContext<'_>) -> Result<(), Ref
             .next()
             .is_some_and(|there| there.mount.device == found.mount.device)
         {
-            return Err(Refusal::new(
-                "protected",
-                format!(
-                    "{at} is protected: {} lies on the same file system",
-                    path.display()
-                ),
-            )
-            .hint(hint));
+            let path = path.display();
+            return Err(protected(format!(
+                "{at} is protected: {path} lies on the same file system"
+            )));
         }
     }
-    let users = context
-        .host
-        .mount_users(&found.same_file_system.iter().collect::<Vec<_>>());
-    match users.iter().find(|user| user.is_own) {
-        None => Ok(()),
-        Some(own) => Err(Refusal::new(
-            "protected",
-            format!(
-                "{at} is protected: {own} is a process of Backburn and uses the same file system"
-            ),
-        )
-        .hint(hint)),
-    }
+    Ok(())
+}
+
+fn protected(what: String) -> Refusal {
+    Refusal::new("protected", what)
+        .hint("choose a file system that holds nothing but the data of a service")
 }

@@ -36,7 +36,7 @@ impl OpenFileSystem {
         if mount.is_of_other_boot()? {
             return Ok(None);
         }
-        let mut of_it: Vec<_> = mounts()?.into_iter().collect();
+        let mut of_it = mounts()?;
         of_it.retain(|found| found.device == mount.device);
         of_it.sort_by_key(|found| found.number != mount.number);
         for found in of_it {
