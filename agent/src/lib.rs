@@ -6,6 +6,7 @@
 //! ```
 
 mod boot;
+mod capabilities;
 pub mod changes;
 pub mod child_task;
 pub mod children;

@@ -2,7 +2,7 @@
 //! guardian do. The files that a process has open stay open.
 
 use super::{Observed, ReversibleChange, count, listed};
-use crate::helpers::has_capability;
+use crate::capabilities::{CAP_SYS_RESOURCE, has_capability};
 use crate::host::{Host, HostError};
 use crate::processes::{ProcessId, ProcessTable};
 use backburn_experiments::wire::{ChangeView, Effect};
@@ -29,9 +29,6 @@ pub struct LimitedProcess {
     /// When `before` was read, in clock ticks since the machine's boot. Children that began later have inherited the lowered limit.
     pub since: u64,
 }
-
-/// `CAP_SYS_RESOURCE` of the kernel's `include/uapi/linux/capability.h`.
-const CAP_SYS_RESOURCE: u32 = 24;
 
 /// Whether the kernel would let this process change the limits of another one (prlimit(2)).
 ///

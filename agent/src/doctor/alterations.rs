@@ -2,19 +2,11 @@
 
 use super::{Availability, HostFinding, finding};
 use crate::boot::is_first_pid_namespace;
-use crate::helpers::{FileOperation, FileTamper, FileVerdict, has_capability};
+use crate::capabilities::{CAP_SYS_ADMIN, CAP_SYS_BOOT, CAP_SYS_RESOURCE, has_capability};
+use crate::helpers::{FileOperation, FileTamper, FileVerdict};
 use crate::processes::ProcessTable;
 use crate::units::SYSCALLS;
 use backburn_experiments::HumanDuration;
-
-/// `CAP_SYS_RESOURCE` of the kernel's `include/uapi/linux/capability.h`.
-const CAP_SYS_RESOURCE: u32 = 24;
-
-/// `CAP_SYS_BOOT` of the same file.
-const CAP_SYS_BOOT: u32 = 22;
-
-/// `CAP_SYS_ADMIN` of the same file.
-const CAP_SYS_ADMIN: u32 = 21;
 
 /// Examines what these faults require.
 pub(super) fn examine() -> Vec<HostFinding> {

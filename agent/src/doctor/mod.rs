@@ -3,7 +3,10 @@
 mod alterations;
 mod network;
 
-use crate::helpers::{has_capability, yama_scope};
+use crate::capabilities::{
+    CAP_KILL, CAP_NET_ADMIN, CAP_SYS_ADMIN, CAP_SYS_PTRACE, CAP_SYS_RESOURCE, has_capability,
+};
+use crate::helpers::yama_scope;
 use crate::memory_limits::MemoryLimits;
 use crate::processes::ProcessTable;
 use backburn_experiments::terminal_text::escape;
@@ -112,16 +115,20 @@ fn kernel() -> HostFinding {
 fn rights() -> HostFinding {
     // include/uapi/linux/capability.h
     const WANTED: [(u32, &str, &str); 5] = [
-        (5, "CAP_KILL", "signals to other users' processes"),
+        (CAP_KILL, "CAP_KILL", "signals to other users' processes"),
         (
-            19,
+            CAP_SYS_PTRACE,
             "CAP_SYS_PTRACE",
             "tracing and inspecting other users' processes",
         ),
-        (21, "CAP_SYS_ADMIN", "namespaces, mounts and control groups"),
-        (12, "CAP_NET_ADMIN", "network faults"),
         (
-            24,
+            CAP_SYS_ADMIN,
+            "CAP_SYS_ADMIN",
+            "namespaces, mounts and control groups",
+        ),
+        (CAP_NET_ADMIN, "CAP_NET_ADMIN", "network faults"),
+        (
+            CAP_SYS_RESOURCE,
             "CAP_SYS_RESOURCE",
             "raising limits, and an `oom_score_adj` below the one inherited",
         ),
@@ -186,7 +193,8 @@ fn processes() -> HostFinding {
             "mount `/proc`",
         ),
         (Ok(pids), Some(option))
-            if !matches!(option, "hidepid=0" | "hidepid=off") && !has_capability(19) =>
+            if !matches!(option, "hidepid=0" | "hidepid=off")
+                && !has_capability(CAP_SYS_PTRACE) =>
         {
             finding(
                 "process table",
@@ -260,7 +268,7 @@ fn tracing() -> HostFinding {
             format!("a child process cannot be traced: {error}"),
             hint,
         ),
-        Ok(_) if has_capability(19) && scope < 3 => finding(
+        Ok(_) if has_capability(CAP_SYS_PTRACE) && scope < 3 => finding(
             "tracing",
             Availability::Yes,
             format!("tried, with CAP_SYS_PTRACE, Yama's scope {scope}"),

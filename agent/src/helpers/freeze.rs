@@ -12,6 +12,7 @@ use super::display::listed;
 use super::evidence::effect;
 use super::helper::{AlteredPlace, Helper};
 use super::written::field;
+use crate::capabilities::{CAP_SYS_PTRACE, has_capability};
 use crate::processes::{ProcessId, ProcessTable};
 use backburn_experiments::wire::Effect;
 use nix::errno::Errno;
@@ -28,8 +29,6 @@ use std::time::{Duration, Instant};
 
 /// How long a thread that is not waiting for a device may take to stop.
 const STOP_TIMEOUT: Duration = Duration::from_secs(3);
-/// `CAP_SYS_PTRACE` of the kernel's `include/uapi/linux/capability.h`.
-const CAP_SYS_PTRACE: u32 = 19;
 
 /// Why a process can't be held by tracing.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -90,14 +89,6 @@ pub(crate) fn yama_scope() -> u32 {
     text.ok()
         .and_then(|text| text.trim().parse().ok())
         .unwrap_or(0)
-}
-
-/// Whether this process has a capability in effect.
-pub(crate) fn has_capability(capability: u32) -> bool {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let line = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
-    let set = line.and_then(|set| u64::from_str_radix(set.trim(), 16).ok());
-    set.is_some_and(|set| set >> capability & 1 == 1)
 }
 
 /// Freezes processes by tracing them (ptrace). They run on when the helper dies.

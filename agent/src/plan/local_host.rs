@@ -3,6 +3,7 @@
 use super::host_view::{
     FileSystem, FoundFile, FoundMount, HostFacts, HostView, NameResolver, NetworkSnapshot,
 };
+use crate::capabilities::{CAP_SYS_ADMIN, CAP_SYS_BOOT, has_capability};
 use crate::changes::{self, OriginalFile};
 use crate::dns::{Resolver, Viewpoint, read_own};
 use crate::helpers::{self, FileTamper, NotTraceable};
@@ -18,11 +19,6 @@ use crate::processes::{Cgroup, Descriptors, ProcessId, ProcessTable, ThreadRoom}
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs as _, UdpSocket};
 use std::path::{Path, PathBuf};
-
-/// `CAP_SYS_ADMIN` of the kernel's `include/uapi/linux/capability.h`.
-const CAP_SYS_ADMIN: u32 = 21;
-/// `CAP_SYS_BOOT` of the kernel's `include/uapi/linux/capability.h`.
-const CAP_SYS_BOOT: u32 = 22;
 
 /// The host that the agent runs on.
 #[derive(Debug, Default)]
@@ -43,7 +39,7 @@ impl HostView for LocalHost {
         Ok(HostFacts {
             boot: crate::boot::boot_id()?,
             is_first_pid_namespace: crate::boot::is_first_pid_namespace(),
-            may_restart: helpers::has_capability(CAP_SYS_BOOT),
+            may_restart: has_capability(CAP_SYS_BOOT),
             controllers: self.table.controllers()?,
         })
     }
@@ -129,7 +125,7 @@ impl HostView for LocalHost {
                 .iter()
                 .filter(|pid| is_elsewhere(pid))
                 .count(),
-            is_permitted: helpers::has_capability(CAP_SYS_ADMIN),
+            is_permitted: has_capability(CAP_SYS_ADMIN),
             path,
             mount,
         })
