@@ -10,7 +10,7 @@ mod made_host;
 mod proxied;
 
 use common::{VictimProcess, until};
-use look::plan;
+use look::assert_refused_at;
 use made_host::MadeHost;
 use proxied::{Proxied, free_port};
 use serde_json::json;
@@ -361,17 +361,7 @@ fn grpc_fail_bad_input_is_refused_with_its_place() {
         (json!({"status": 14, "listen": "nowhere"}), "$.listen"),
         (json!({"status": 14, "path": "/"}), "$.path"),
     ] {
-        let mut arguments = json!({"listen": "127.0.0.1:18080", "upstream": "10.9.0.2:80"});
-        arguments
-            .as_object_mut()
-            .unwrap()
-            .extend(more.as_object().unwrap().clone());
-        let refusal = plan(&host, "grpc-fail", arguments).unwrap_err();
-        let places: Vec<&str> = refusal
-            .problems
-            .iter()
-            .map(|problem| problem.at.as_str())
-            .collect();
-        assert_eq!(places, [at], "{more}: {refusal:?}");
+        let arguments = json!({"listen": "127.0.0.1:18080", "upstream": "10.9.0.2:80"});
+        assert_refused_at(&host, "grpc-fail", arguments, &more, at);
     }
 }

@@ -16,7 +16,7 @@ use backburn_agent::processes::ProcessTable;
 use backburn_experiments::document::Provider;
 use backburn_experiments::wire::{Effect, ProbeOutcome};
 use common::{Helper, VictimProcess, until};
-use look::{helper_of, plan};
+use look::{assert_refused_at, helper_of, plan};
 use made_host::MadeHost;
 use proxied::free_port;
 use serde_json::{Value, json};
@@ -189,18 +189,8 @@ fn http_load_bad_input_is_refused_with_its_place() {
         (json!({"headers": {"a": "b\r\nc: d"}}), "$"),
         (json!({"requests": 5}), "$.requests"),
     ] {
-        let mut arguments = json!({"url": "http://10.9.0.2/", "rate": 5});
-        arguments
-            .as_object_mut()
-            .unwrap()
-            .extend(more.as_object().unwrap().clone());
-        let refusal = plan(&host, "http-load", arguments).unwrap_err();
-        let places: Vec<&str> = refusal
-            .problems
-            .iter()
-            .map(|problem| problem.at.as_str())
-            .collect();
-        assert_eq!(places, [at], "{more}: {refusal:?}");
+        let arguments = json!({"url": "http://10.9.0.2/", "rate": 5});
+        assert_refused_at(&host, "http-load", arguments, &more, at);
     }
 }
 

@@ -46,3 +46,24 @@ pub fn helper_of(plan: &Plan) -> HelperSpec {
 pub fn host() -> Host {
     Host::new(HostRole::Command, Invocation { prefix: Vec::new() })
 }
+
+/// Checks that a fault with these arguments and `more` is refused for one problem, which is at this place.
+pub fn assert_refused_at(
+    host: &dyn HostView,
+    fault: &str,
+    mut arguments: Value,
+    more: &Value,
+    at: &str,
+) {
+    arguments
+        .as_object_mut()
+        .unwrap()
+        .extend(more.as_object().unwrap().clone());
+    let refusal = plan(host, fault, arguments).unwrap_err();
+    let places: Vec<&str> = refusal
+        .problems
+        .iter()
+        .map(|problem| problem.at.as_str())
+        .collect();
+    assert_eq!(places, [at], "{more}: {refusal:?}");
+}
