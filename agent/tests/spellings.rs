@@ -29,6 +29,11 @@ fn spelling_usual_ones_are_accepted() {
         ("host-reboot", json!({"after": "5 s", "within": "3min"})),
         ("host-reboot", json!({})),
         ("host-shutdown", json!({"after": "1000ms"})),
+        ("service-stop", json!({"unit": "nginx"})),
+        (
+            "service-stop",
+            json!({"unit": "postgresql@15-main.service"}),
+        ),
         ("cpu-stress", json!({"load-percent": "80%"})),
         ("cpu-stress", json!({"load-percent": 80, "ramp": "1h30m"})),
         ("disk-fill", json!({"path": "/data", "size": "100m"})),

@@ -5,6 +5,7 @@ use crate::boot::is_first_pid_namespace;
 use crate::capabilities::{CAP_SYS_ADMIN, CAP_SYS_BOOT, CAP_SYS_RESOURCE, has_capability};
 use crate::helpers::{FileOperation, FileTamper, FileVerdict};
 use crate::processes::ProcessTable;
+use crate::systemd::ServiceManager;
 use crate::units::SYSCALLS;
 use backburn_experiments::HumanDuration;
 
@@ -16,6 +17,7 @@ pub(super) fn examine() -> Vec<HostFinding> {
         limits(),
         threads(),
         mounts(),
+        service_manager(),
         whole_host(),
     ]
 }
@@ -99,6 +101,34 @@ fn mounts() -> HostFinding {
                 mounts.len()
             ),
             "",
+        ),
+    }
+}
+
+fn service_manager() -> HostFinding {
+    let name = "service manager";
+    let version = ServiceManager::connect().map(|mut manager| manager.version());
+    match version {
+        Ok(Ok(version)) => finding(
+            name,
+            Availability::Yes,
+            format!("systemd {version}, which starts again what `service-stop` has stopped"),
+            "",
+        ),
+        Ok(Err(error)) => finding(
+            name,
+            Availability::No,
+            error.to_string(),
+            "`service-stop` requires a systemd that answers",
+        ),
+        Err(none) => finding(
+            name,
+            Availability::No,
+            none.to_string(),
+            &format!(
+                "`service-stop` requires systemd as process 1: {}",
+                none.hint()
+            ),
         ),
     }
 }

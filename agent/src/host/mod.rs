@@ -14,6 +14,7 @@ mod interrupt;
 mod memory;
 mod mounts;
 mod spawn;
+mod units;
 
 pub use failpoint::Failpoint;
 pub use files::{CopyEdit, MADE_FILE_PREFIX, OpenFolder};
@@ -111,6 +112,12 @@ impl Host {
             interrupt: Some(Arc::clone(interrupt)),
             ..self.for_thread()
         }
+    }
+
+    /// Whether the work that this is for was called off.
+    pub fn is_interrupted(&self) -> bool {
+        let interrupt = self.interrupt.as_ref();
+        interrupt.is_some_and(|interrupt| interrupt.is_raised())
     }
 
     fn children(&self) -> MutexGuard<'_, BTreeMap<String, ProcessId>> {
