@@ -61,20 +61,34 @@ impl<'a> Incoming<'a> {
         Ok(taken)
     }
 
+    /// The line, with its end, that begins so many bytes into what waits; none where it is not whole yet.
+    pub(super) fn line_after(&self, offset: usize) -> Option<&[u8]> {
+        let rest = self.waiting().get(offset..)?;
+        let end = rest.iter().position(|byte| *byte == b'\n')?;
+        rest.get(..=end)
+    }
+
+    /// Reads more of a line. An error where it is too long, or nothing more comes.
+    pub(super) fn fill_line(&mut self) -> io::Result<()> {
+        if self.waiting().len() > MAX_HEAD_BYTES {
+            return Err(io::Error::other("a line is too long"));
+        }
+        match self.fill()? {
+            true => Ok(()),
+            false => Err(io::ErrorKind::UnexpectedEof.into()),
+        }
+    }
+
     /// Takes a line with its end; none where nothing more comes.
     pub(super) fn take_line(&mut self) -> io::Result<Option<Vec<u8>>> {
         loop {
-            if let Some(end) = self.waiting().iter().position(|byte| *byte == b'\n') {
-                return self.take(end + 1).map(Some);
+            if let Some(length) = self.line_after(0).map(<[u8]>::len) {
+                return self.take(length).map(Some);
             }
-            if self.waiting().len() > MAX_HEAD_BYTES {
-                return Err(io::Error::other("a line is too long"));
-            }
-            if !self.fill()? {
-                return match self.waiting().is_empty() {
-                    true => Ok(None),
-                    false => Err(io::ErrorKind::UnexpectedEof.into()),
-                };
+            if !self.waiting().is_empty() {
+                self.fill_line()?;
+            } else if !self.fill()? {
+                return Ok(None);
             }
         }
     }
