@@ -1,6 +1,6 @@
 //! What comes on one way of a connection, piece by piece, and is passed on or dropped.
 
-use std::io::{self, Read as _, Write as _};
+use std::io::{self, Write as _};
 use std::net::{Shutdown, TcpStream};
 
 /// How much is read at once.
@@ -35,13 +35,17 @@ impl<'a> Incoming<'a> {
             self.buffer.drain(..self.start);
             self.start = 0;
         }
-        let length = self.buffer.len();
-        self.buffer.resize(length + STEP_BYTES, 0);
-        let room = self.buffer.get_mut(length..).unwrap_or_default();
-        let read = self.stream.read(room);
-        self.buffer
-            .truncate(length + read.as_ref().copied().unwrap_or(0));
-        Ok(read? > 0)
+        self.buffer.reserve(STEP_BYTES);
+        loop {
+            // Not through `Read`, which wants the room filled with zeroes for every message.
+            match rustix::io::read(
+                self.stream,
+                rustix::buffer::spare_capacity(&mut self.buffer),
+            ) {
+                Err(rustix::io::Errno::INTR) => {}
+                read => return Ok(read? > 0),
+            }
+        }
     }
 
     /// Drops so much of what waits.
