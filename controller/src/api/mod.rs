@@ -6,6 +6,7 @@ mod agents;
 mod audit;
 mod auth;
 mod blind;
+mod condensed;
 mod connection;
 mod coverage;
 mod experiments;
@@ -75,6 +76,7 @@ pub struct Api {
     seen: Arc<Mutex<BTreeMap<String, ApiTokenRecord>>>,
     metrics: Arc<ApiMetrics>,
     followers: Arc<Semaphore>,
+    condensed: Arc<condensed::CondensedJournals>,
     denial_counts: Arc<Mutex<BTreeMap<String, auth::DenialCount>>>,
 }
 
@@ -114,6 +116,7 @@ impl Api {
             authority,
             seen: Arc::default(),
             metrics,
+            condensed: Arc::default(),
             followers: Arc::new(Semaphore::new(MAX_FOLLOWERS)),
             denial_counts: Arc::default(),
         }
@@ -192,6 +195,7 @@ fn described() -> (Router<Api>, utoipa::openapi::OpenApi) {
         .routes(routes!(inline_experiments::plan_given))
         .routes(routes!(runs::get))
         .routes(routes!(runs::events))
+        .routes(routes!(condensed::condensed))
         .routes(routes!(notes::of_run, notes::add_to_run))
         .routes(routes!(notes::stream_of_run))
         .routes(routes!(runs::trace))

@@ -1,8 +1,11 @@
 //! The page in a real browser: Chromium, played by `tests/browser/page.mjs`, against a controller with an agent, and against a run on one
 //! host.
 
+use backburn::store::SqliteStore;
+use backburn_tests::daemon::Daemon;
 use backburn_tests::fleet::{Fleet, Given, HERE_PORT, Host, PROGRAMS, VICTIM};
 use backburn_tests::isolated::{in_network_namespace, skip};
+use backburn_tests::long_run::{LongRun, SPIKE};
 use backburn_tests::programs::{backburn, root};
 use serde_json::{Value, json};
 use std::io::{BufRead as _, BufReader};
@@ -123,5 +126,30 @@ fn page_local_run_is_watched_and_halted_in_a_browser() {
         play(&json!({"play": "local", "url": url, "fragment": format!("/#{fragment}")}));
         let ended = run.wait().expect("it ends");
         assert_eq!(ended.code(), Some(4), "aborted, and clean");
+    });
+}
+
+#[test]
+fn page_long_run_hides_no_spike_and_no_failure() {
+    in_network_namespace(&BROWSER, || {
+        if !has_browser() {
+            return;
+        }
+        let folder = tempfile::tempdir().expect("a temporary folder can be made");
+        let run = LongRun {
+            id: "long".into(),
+            probes: 4,
+            seconds: 2_000,
+        };
+        {
+            let store = SqliteStore::open(&folder.path().join("store")).expect("it opens");
+            run.write(&store);
+            run.note(&store, 600);
+        }
+        let controller = Daemon::start(folder.path());
+        play(
+            &json!({"play": "long", "url": format!("https://{}", controller.address), "admin": controller.token(), "run": run.id,
+            "probes": run.probes, "each": run.answers() / run.probes, "spike": SPIKE}),
+        );
     });
 }

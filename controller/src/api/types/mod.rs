@@ -4,6 +4,7 @@
 mod actions;
 mod agents;
 mod audit;
+mod condensed;
 mod coverage;
 mod experiments;
 mod game_days;
@@ -21,6 +22,7 @@ pub use agents::{
     AgentInfo, DoctorFinding, DuplicateInfo, FaultInfo, LabelsRequest, OwedInjection,
 };
 pub use audit::{AuditLogEntry, AuditVerification};
+pub use condensed::{CondensedProbeInfo, CondensedRunInfo, SamplePoints};
 pub use coverage::{CoverageInfo, TriedFault};
 pub use experiments::{
     ApplyResult, ExperimentInfo, InlineRunRequest, PauseInfo, PauseRequest, ResumeScheduleResult,
