@@ -43,7 +43,6 @@ pub mod policy;
 mod precise_timer;
 pub mod probes;
 pub mod processes;
-pub mod suggest;
 mod trusted_files;
 pub mod units;
 pub mod user_signals;

@@ -6,6 +6,7 @@ import { createServer } from 'node:http';
 import { connect, createServer as createProxy } from 'node:net';
 import { createRequire } from 'node:module';
 import { join } from 'node:path';
+import { liveDay } from './day.mjs';
 import { launch } from './launch.mjs';
 
 const given = JSON.parse(process.env.PAGE_TEST);
@@ -275,7 +276,7 @@ async function gameDay(browser) {
   const lead = await open(browser, 'lead');
   await signIn(lead, given.operator);
   await goTo(lead, '#/game-days');
-  await lead.getByRole('button', { name: 'Prepare tabletop' }).focus();
+  await lead.locator('tr', { hasText: 'A day' }).getByRole('button', { name: 'Prepare tabletop' }).focus();
   await lead.keyboard.press('Enter');
   await lead.waitForURL(/#\/game-days\/gd-/);
   const hash = new URL(lead.url()).hash;
@@ -428,6 +429,7 @@ try {
     await viewer(browser);
     await foreign(browser);
     if (given.blind) await gameDay(browser);
+    if (given.drill) await liveDay(browser, { open, signIn, goTo, until, check, serious, shoot, watch }, given);
   }
   check(complaints.length === 0, `the console has no complaint${complaints.map((one) => `\n  ${one}`).join('')}`);
 } catch (error) {

@@ -30,6 +30,7 @@ mod schedules;
 mod session;
 mod settings;
 mod stream;
+mod suggestions;
 mod teams;
 mod tokens;
 pub mod types;
@@ -237,6 +238,7 @@ fn described() -> (Router<Api>, utoipa::openapi::OpenApi) {
         .routes(routes!(agents::label))
         .routes(routes!(agents::faults))
         .routes(routes!(agents::doctor))
+        .routes(routes!(suggestions::suggest))
         .routes(routes!(tokens::join_tokens, tokens::make_join_token))
         .routes(routes!(tokens::remove_join_token))
         .routes(routes!(tokens::list, tokens::make))

@@ -104,6 +104,7 @@ async fn status_page_has_outward_updates_and_nothing_that_is_hidden() {
     let why =
         tokio::task::block_in_place(|| world.controller.service.write_status_page()).unwrap_err();
     assert!(why.contains("public/index.html"), "{why}");
+    assert!(world.controller.service.status_page_failures() > 0);
     world
         .note(&path, &world.ada, update("outward", "Afterwards"))
         .await;

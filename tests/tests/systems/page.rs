@@ -72,9 +72,26 @@ fn page_fleet_is_watched_and_halted_in_a_browser() {
             "reveal": "by-hand", "updates": {"every": "30m"},
         }});
         fleet.apply("day", &day);
+        let mut outage = backburn_tests::fleet::pause("watched", "20s");
+        outage["title"] = "The replica stands still".into();
+        fleet.apply("replica-outage", &outage);
+        let drill = json!({"game-day": {
+            "title": "A drill", "purpose": "We learn whether paying goes on", "mode": "live",
+            "duties": {"facilitator": "olga", "incident-commander": "olga", "scribe": "olga"},
+            "prerequisites": ["Support knows of it"],
+            "objectives": {"detect-within": "5m", "mitigate-within": "15m"},
+            "steps": [
+                {"title": "A site is gone", "experiment": "replica-outage", "discuss": "by-hand",
+                    "prompts": [{"name": "call", "text": "A customer calls: paying does not work"}]},
+                {"title": "Nobody answers the phone", "lasts": "1s", "discuss": "by-hand"}],
+            "reveal": "at-discussion", "updates": {"every": "30m"},
+        }});
+        fleet.apply("drill", &drill);
         let blind = fleet.says(&["tokens", "make", "pat", "--role", "operator", "--blind"]);
         play(&json!({
-            "play": "fleet", "blind": blind.out.trim(), "prerequisite": "The dashboards are open", "secret": "The database is slow", "url": format!("https://{HERE_PORT}"), "experiment": "watched", "agent": "one", "victim": VICTIM,
+            "play": "fleet", "blind": blind.out.trim(), "prerequisite": "The dashboards are open", "secret": "The database is slow",
+            "drill": {"name": "drill", "prerequisite": "Support knows of it", "prompt": "A customer calls", "experiment": "replica-outage", "fault": "process-pause",
+                "purpose": "We learn whether paying goes on", "secrets": ["A site is gone", "replica-outage", "The replica stands still", "process-pause", VICTIM]}, "url": format!("https://{HERE_PORT}"), "experiment": "watched", "agent": "one", "victim": VICTIM,
             "admin": text(&fleet.data().join("admin-token")),
             "operator": text(&fleet.token("olga", "operator")),
             "viewer": text(&fleet.token("vera", "viewer")),

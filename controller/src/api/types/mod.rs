@@ -15,6 +15,7 @@ mod run_plan;
 mod runs;
 pub(super) mod safe_integer;
 mod session;
+mod suggestions;
 mod tokens;
 
 pub use actions::{ActionInfo, ChangeActionRequest, CloseActionRequest, NewActionRequest};
@@ -43,4 +44,5 @@ pub use runs::{
     StopResult,
 };
 pub use session::{SessionInfo, SettingsInfo, TlsCertificateInfo};
+pub use suggestions::{LeftOutInfo, SuggestionInfo, SuggestionsInfo};
 pub use tokens::{JoinTokenInfo, JoinTokenRequest, RevokedTokens, TokenInfo, TokenRequest};
