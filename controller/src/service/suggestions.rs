@@ -81,9 +81,11 @@ impl Service {
         let mut found = AgentSuggestions::default();
         for suggestion in all.into_iter().take(MAX_SUGGESTIONS) {
             let name = suggestion.name.clone();
-            let mut leave_out = |why: String| found.left_out.entry(why).or_default().push(name);
+            let leave_out = |found: &mut AgentSuggestions, why: String| {
+                found.left_out.entry(why).or_default().push(name)
+            };
             if Instant::now() > until {
-                leave_out("planning all took too long".into());
+                leave_out(&mut found, "planning all took too long".into());
                 continue;
             }
             let mut shown = suggestion.clone().for_agent(&labels);
@@ -95,7 +97,7 @@ impl Service {
             }
             match planned {
                 Planned::Ready => found.ready.push(shown),
-                Planned::LeftOut(why) => leave_out(why),
+                Planned::LeftOut(why) => leave_out(&mut found, why),
                 Planned::OtherAgents => {
                     let what = "other agents have all labels and facts of this one, so that no experiment can select it alone";
                     let hint = "an admin grants it a label of its own with `backburn agents label NAME KEY=VALUE`";
@@ -129,8 +131,8 @@ impl Service {
                 Planned::OtherAgents
             }
             Ok((_, preview)) => {
-                let refused = preview.injections.iter();
-                let refused = refused.find_map(|injection| injection.refusal.as_ref());
+                let mut injections = preview.injections.iter();
+                let refused = injections.find_map(|injection| injection.refusal.as_ref());
                 let missing = preview.missing.first();
                 let why = refused
                     .map(|refusal| refusal.what.clone())

@@ -1,7 +1,6 @@
 //! A run's journal in brief.
 
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
 use serde_json::value::RawValue;
 use utoipa::ToSchema;
 
@@ -16,7 +15,7 @@ pub struct CondensedRunInfo {
     pub elapsed: f64,
     /// All events that are no samples, and the samples whose judgement differs from the one before, oldest first, in the same form as in the
     /// journal.
-    #[schema(value_type = Vec<Value>)]
+    #[schema(value_type = Vec<serde_json::Value>)]
     pub events: Vec<Box<RawValue>>,
     /// How many samples whose judgement differs from the one before are not among the events: only the latest 1000 are.
     pub changes_left_out: u64,
@@ -46,7 +45,7 @@ pub struct CondensedProbeInfo {
     /// The samples that stand for all of them.
     pub points: SamplePoints,
     /// The last 20 samples, oldest first, in the same form as in the journal.
-    #[schema(value_type = Vec<Value>)]
+    #[schema(value_type = Vec<serde_json::Value>)]
     pub latest: Vec<Box<RawValue>>,
 }
 
