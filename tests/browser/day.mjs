@@ -2,18 +2,20 @@
 
 /** Plays it. `tools` are those of `page.mjs`; `given.drill` names the day, its experiment and what is secret of them. */
 export async function liveDay(browser, tools, given) {
-  const { open, signIn, goTo, until, check, serious, shoot, watch } = tools;
+  const { open, signIn, goTo, until, check, serious, shoot, watch, expectErrors } = tools;
   const { drill } = given;
   const lead = await open(browser, 'lead of the drill');
   await signIn(lead, given.operator);
   await goTo(lead, '#/game-days');
-  await lead.locator('tr', { hasText: drill.name }).getByRole('button', { name: 'Prepare live' }).click();
+  await lead.locator('tr').filter({ has: lead.getByRole('cell', { name: drill.name, exact: true }) }).getByRole('button', { name: 'Prepare live' }).click();
   await lead.waitForURL(/#\/game-days\/gd-/);
   const hash = new URL(lead.url()).hash;
 
   // It does not begin before what must be so is so.
+  expectErrors(true);
   await lead.getByRole('button', { name: 'Begin' }).click();
   await lead.locator('.problem').first().waitFor();
+  expectErrors(false);
   await lead.getByLabel(drill.prerequisite).check();
   await until('the prerequisite is met', async () => (await lead.locator('.timeline').innerText()).includes('prerequisite 1 is met'));
   await lead.getByRole('button', { name: 'Begin' }).click();

@@ -21,7 +21,7 @@ struct LocalFollower {
     changes: watch::Receiver<u64>,
 }
 
-/// Where to begin.
+/// Where in the journal a browser that comes back goes on.
 #[derive(Deserialize)]
 pub(super) struct LocalStreamQuery {
     /// How many events the browser has. A `Last-Event-ID` header takes precedence.

@@ -72,7 +72,7 @@ fn page_fleet_is_watched_and_halted_in_a_browser() {
             "reveal": "by-hand", "updates": {"every": "30m"},
         }});
         fleet.apply("day", &day);
-        let mut outage = backburn_tests::fleet::pause("watched", "20s");
+        let mut outage = backburn_tests::fleet::pause("watched", "15s");
         outage["title"] = "The replica stands still".into();
         fleet.apply("replica-outage", &outage);
         let drill = json!({"game-day": {
