@@ -19,6 +19,7 @@ mod selector;
 mod services;
 mod signals;
 mod sockets;
+mod survey;
 mod thread_room;
 mod users;
 mod visibility;
