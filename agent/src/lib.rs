@@ -44,7 +44,6 @@ pub mod policy;
 mod precise_timer;
 pub mod probes;
 pub mod processes;
-pub mod suggest;
 pub mod systemd;
 mod trusted_files;
 pub mod units;

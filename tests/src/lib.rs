@@ -21,6 +21,7 @@ pub mod freezer;
 pub mod frozen_disk;
 pub mod hung_files;
 pub mod isolated;
+pub mod long_run;
 pub mod machine;
 pub mod name_server;
 pub mod network;
