@@ -444,6 +444,55 @@ fn plugin_that_is_not_what_the_policy_allows_is_refused() {
 }
 
 #[test]
+fn plugin_that_names_no_interpreter_is_refused_and_no_shell_runs_it() {
+    if !can_run() {
+        return;
+    }
+    let mut place = Place::new();
+    let ran = place.data("ran");
+    let path = place.script("bare", &format!("# a plug-in\necho > {}\n", ran.display()));
+    place.allow("bare", &path, &[]);
+    let why = place.refused();
+    assert!(
+        why.contains("names its interpreter") && why.contains("#!/bin/sh"),
+        "{why}"
+    );
+    let said = place.agent(&["conform", path.to_str().unwrap()]);
+    let said = String::from_utf8_lossy(&said.stderr).into_owned();
+    assert!(said.contains("names its interpreter"), "{said}");
+    // With a line that names something that is no program, the kernel refuses it, and nobody else is asked.
+    std::fs::write(place.binary("text"), "echo\n").unwrap();
+    std::fs::set_permissions(place.binary("text"), std::fs::Permissions::from_mode(0o755)).unwrap();
+    let head = format!(
+        "#!{}\necho > {}\n",
+        place.binary("text").display(),
+        ran.display()
+    );
+    let path = place.script("bare", &head);
+    place.allowed.clear();
+    place.allow("bare", &path, &[]);
+    let why = place.refused();
+    assert!(why.contains("no shell runs"), "{why}");
+    assert!(!ran.exists());
+}
+
+#[test]
+fn plugin_whose_module_is_missing_is_refused_with_what_packs_it() {
+    if !can_run() {
+        return;
+    }
+    let place = Place::new();
+    let text = std::fs::read_to_string(examples().join("hold_port.py")).unwrap();
+    let path = place.script("hold-port", &text);
+    let said = place.agent(&["conform", path.to_str().unwrap()]);
+    let said = String::from_utf8_lossy(&said.stderr).into_owned();
+    assert!(
+        said.contains("No module named 'backburn_plugin'") && said.contains("zipapp"),
+        "{said}"
+    );
+}
+
+#[test]
 fn plugin_without_its_capability_is_refused() {
     if !can_run() {
         return;

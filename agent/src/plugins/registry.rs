@@ -1,5 +1,6 @@
 //! The plug-ins of a host: those that its policy allows, by name and hash, and what became of each when the agent started.
 
+use crate::direct_exec::{PROGRAM_FORMS, has_program_head};
 use crate::host::{Host, HostError};
 use crate::plugin_call::{
     AllowedPlugin, Confinement, PLUGIN_PROTOCOL, PinnedPlugin, PluginCall, PluginDeclaration,
@@ -153,6 +154,11 @@ impl UsablePlugin {
             return Err(
                 "plug-ins require root: they run in process namespaces of their own".into(),
             );
+        }
+        if !has_program_head(content) {
+            return Err(format!(
+                "plug-in `{name}` is neither a script that names its interpreter nor an ELF program: {PROGRAM_FORMS}"
+            ));
         }
         let program = pin(host, state, name, content).map_err(|error| error.to_string())?;
         let call = PluginCall {
