@@ -1,11 +1,11 @@
 //! Starting a program without the detour that the C library takes: `execvp` hands a file that the kernel does not know to `/bin/sh`,
 //! which then runs, say, Python's text as shell commands. Here the kernel's word is the last.
 
+use crate::files::read_head;
 use nix::libc::{self, c_char};
 use std::ffi::{CString, OsStr};
-use std::io::{self, Read as _};
+use std::io;
 use std::os::unix::ffi::OsStrExt as _;
-use std::os::unix::fs::OpenOptionsExt as _;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -135,13 +135,7 @@ pub fn has_program_head(content: &[u8]) -> bool {
 
 /// Whether this is a text that names no interpreter, so that the kernel does not run it. False where it cannot be read.
 pub fn is_bare_text(file: &Path) -> bool {
-    let opened = std::fs::OpenOptions::new()
-        .read(true)
-        .custom_flags(libc::O_NONBLOCK | libc::O_CLOEXEC)
-        .open(file);
-    let mut head = Vec::new();
-    let read = opened.and_then(|file| file.take(HEAD_BYTES).read_to_end(&mut head));
-    read.is_ok() && !has_program_head(&head) && !head.contains(&0)
+    read_head(file, HEAD_BYTES).is_ok_and(|head| !has_program_head(&head) && !head.contains(&0))
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@ use crate::plugin_call::{
     capability_bits, read_trusted, sha256,
 };
 use crate::policy::HostPolicy;
-use backburn_experiments::wire::FaultDescription;
+use backburn_experiments::wire::{FaultDescription, Refusal};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use std::path::{Path, PathBuf};
@@ -46,6 +46,29 @@ pub struct InstalledPlugin {
     pub path: PathBuf,
     /// What became of it.
     pub state: PluginState,
+}
+
+impl InstalledPlugin {
+    /// What it says of itself; none where it cannot be used.
+    pub fn declaration(&self) -> Option<&PluginDeclaration> {
+        match &self.state {
+            PluginState::Usable(usable) => Some(&usable.declaration),
+            PluginState::Refused(_) => None,
+        }
+    }
+
+    /// Why it cannot be used; none where it can.
+    pub fn refusal(&self) -> Option<Refusal> {
+        match &self.state {
+            PluginState::Usable(_) => None,
+            PluginState::Refused(why) => {
+                let what = format!("plug-in `{}` cannot be used: {why}", self.name);
+                Some(
+                    Refusal::new("plug-in", what).hint("`plugins` lists the plug-ins of this host"),
+                )
+            }
+        }
+    }
 }
 
 /// The plug-ins of a host.
