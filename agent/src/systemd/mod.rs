@@ -172,7 +172,7 @@ impl ServiceManager {
     /// Like [`ServiceManager::unit`], with the unit's processes.
     ///
     /// # Errors
-    /// As above.
+    /// It is not a unit's name, or systemd does not answer as it should.
     pub fn unit_with_processes(&mut self, name: &str) -> io::Result<FoundUnit> {
         let mut found = self.unit(name)?;
         // Units of the other kinds have none, and systemd refuses to list them.
