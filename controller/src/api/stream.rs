@@ -64,7 +64,7 @@ const TOKEN_CHECK_INTERVAL: Duration = Duration::from_millis(500);
 
 struct Follower {
     api: Api,
-    /// Who follows.
+    /// The bearer of the token that follows.
     who: Actor,
     checked: Instant,
     run: String,
