@@ -44,9 +44,11 @@ mod precise_timer;
 pub mod probes;
 pub mod processes;
 pub mod suggest;
+pub mod syscall_filter;
 mod trusted_files;
 pub mod units;
 pub mod user_signals;
+pub mod vdso;
 mod worker;
 
 pub use cli::{LogFormat, LogLevelSwitch, log_to_stderr, main};

@@ -65,6 +65,13 @@ pub const CASES: &[Case] = &[
         victims_survive: true,
     },
     Case {
+        name: "clock-skew",
+        fault: "clock-skew",
+        arguments: |world| json!({"process": {"pid": world.threaded()}, "offset": "+1h"}),
+        duration: SHORT,
+        victims_survive: true,
+    },
+    Case {
         name: "cpu-stress",
         fault: "cpu-stress",
         arguments: |_| json!({"workers": 1, "load-percent": 20}),
@@ -324,7 +331,8 @@ const BRIEF: [&str; 12] = [
 
 /// The cases of changes that are undone in a few effects, of which fewer ways to be killed are enough. With `BACKBURN_CRASH_CASE` or
 /// `BACKBURN_CRASH_TRIALS`, they are struck like the others.
-const FEWER_WAYS: [&str; 4] = [
+const FEWER_WAYS: [&str; 5] = [
+    "clock-skew",
     "fd-exhaust",
     "file-corrupt",
     "filesystem-freeze",

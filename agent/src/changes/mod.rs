@@ -7,6 +7,7 @@
 mod file_limit;
 mod kill;
 mod plugin_change;
+mod process_clock;
 mod process_helper;
 mod read_only_mount;
 mod replace_file;
@@ -17,6 +18,8 @@ pub(crate) use file_limit::check_limitable;
 pub use file_limit::{FileLimit, LimitedProcess};
 pub use kill::Kill;
 pub use plugin_change::PluginChange;
+pub(crate) use process_clock::offset_text;
+pub use process_clock::{AlteredEntry, ProcessClock, SkewedProcess};
 pub use process_helper::ProcessHelper;
 pub use read_only_mount::ReadOnlyMount;
 pub use replace_file::{FilePatch, OriginalFile, ReplaceFile};
@@ -50,6 +53,8 @@ pub enum Change {
     Kill(Kill),
     /// Processes may open fewer files.
     FileLimit(FileLimit),
+    /// Processes read another time of day.
+    ProcessClock(ProcessClock),
     /// A process of the agent's acts as long as it lives.
     Helper(ProcessHelper),
     /// A file is replaced by an edited copy.
@@ -103,6 +108,7 @@ impl Change {
             Change::Stop(change) => change,
             Change::Kill(change) => change,
             Change::FileLimit(change) => change,
+            Change::ProcessClock(change) => change,
             Change::Helper(change) => change,
             Change::Replace(change) => change,
             Change::ReadOnlyMount(change) => change,

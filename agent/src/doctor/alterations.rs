@@ -3,15 +3,18 @@
 use super::{Availability, HostFinding, finding};
 use crate::boot::is_first_pid_namespace;
 use crate::capabilities::{CAP_SYS_ADMIN, CAP_SYS_BOOT, CAP_SYS_RESOURCE, has_capability};
+use crate::changes::SkewedProcess;
 use crate::helpers::{FileOperation, FileTamper, FileVerdict};
 use crate::processes::ProcessTable;
 use crate::units::SYSCALLS;
+use crate::vdso::{IS_KNOWN, MAX_MARK_BYTES};
 use backburn_experiments::HumanDuration;
 
 /// Examines what these faults require.
 pub(super) fn examine() -> Vec<HostFinding> {
     vec![
         system_calls(),
+        clocks(),
         file_events(),
         limits(),
         threads(),
@@ -35,6 +38,31 @@ fn system_calls() -> HostFinding {
             format!("{known} can be altered, where tracing is possible"),
             "",
         ),
+    }
+}
+
+/// Looks at the agent's own vDSO, which is that of every 64-bit process.
+fn clocks() -> HostFinding {
+    let name = "clocks";
+    let hint = "`clock-skew` requires 64-bit x86 and a kernel with a vDSO";
+    let table = ProcessTable::default();
+    let own = table.identify(std::process::id() as i32);
+    let tried = match own.map(|own| (own, table.vdso(own))) {
+        _ if !IS_KNOWN => Err("not known on this kind of machine".to_owned()),
+        None => Err("/proc does not show the agent".to_owned()),
+        Some((_, Err(error))) => Err(error.to_string()),
+        Some((own, Ok(vdso))) => {
+            SkewedProcess::of(own, vdso, &"m".repeat(MAX_MARK_BYTES)).map_err(|why| why.to_string())
+        }
+    };
+    match tried {
+        Ok(_) => finding(
+            name,
+            Availability::Yes,
+            "those of 64-bit processes can be altered, where tracing is possible",
+            "",
+        ),
+        Err(why) => finding(name, Availability::No, why, hint),
     }
 }
 

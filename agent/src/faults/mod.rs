@@ -3,6 +3,7 @@
 //! anything behind. Command line, schemas, reference and the conformance suite are derived from
 //! [`FAULTS`].
 
+mod clock_skew;
 mod cpu_stress;
 mod disk_fill;
 mod dns_fail;
@@ -56,6 +57,7 @@ use serde_json::{Map, Value};
 
 /// All faults, sorted by name. A new fault is its file and its line here.
 pub const FAULTS: &[Fault] = &[
+    Fault::of::<clock_skew::ClockSkew>(),
     Fault::of::<cpu_stress::CpuStress>(),
     Fault::of::<disk_fill::DiskFill>(),
     Fault::of::<dns_fail::DnsFail>(),

@@ -14,12 +14,14 @@ mod interrupt;
 mod memory;
 mod mounts;
 mod spawn;
+mod stopped_process;
 
 pub use failpoint::Failpoint;
 pub use files::{CopyEdit, MADE_FILE_PREFIX, OpenFolder};
 pub use interrupt::Interrupt;
 pub use memory::{return_freed, settle};
 pub use spawn::{Invocation, end_own_group, program};
+pub use stopped_process::MemoryWrite;
 
 use crate::processes::{ProcessId, ProcessTable};
 use std::collections::{BTreeMap, BTreeSet};
