@@ -11,7 +11,7 @@ pub struct FilterInstruction {
     pub if_true: u8,
     /// How many are skipped where it does not.
     pub if_false: u8,
-    /// The operand.
+    /// The operand of what is done.
     pub operand: u32,
 }
 
@@ -43,14 +43,14 @@ impl FilteredCall {
     /// The word at this offset of what a filter reads.
     fn word(&self, at: u32) -> Option<u32> {
         let half = |number: u64, at: u32| {
-            if at % 8 == 0 {
+            if at.is_multiple_of(8) {
                 number as u32
             } else {
                 (number >> 32) as u32
             }
         };
         match at {
-            _ if at % 4 != 0 || at >= DATA_BYTES => None,
+            _ if !at.is_multiple_of(4) || at >= DATA_BYTES => None,
             0 => Some(self.number),
             4 => Some(AUDIT_ARCH_X86_64),
             8 | 12 => Some(half(self.instruction, at)),

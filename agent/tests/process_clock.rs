@@ -465,7 +465,7 @@ fn clock_skew_of_busy_process_never_harms_it() {
     while victim.line() != "ready" {}
     let before = vdso(victim.id);
     assert_eq!(before, pristine());
-    for round in 0..40 {
+    for round in 0..20 {
         // Not by a plan, which protects this very program.
         let vdso_now = ProcessTable::default().vdso(victim.id).unwrap();
         let change = ProcessClock {

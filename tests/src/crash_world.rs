@@ -340,13 +340,20 @@ fn names(folder: &Path) -> Vec<String> {
 }
 
 fn start(program: &str, words: &[&str]) -> Child {
-    Command::new(program)
+    let child = Command::new(program)
         .args(words)
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::null())
         .spawn()
-        .unwrap_or_else(|error| panic!("`{program}` starts: {error}"))
+        .unwrap_or_else(|error| panic!("`{program}` starts: {error}"));
+    // The kernel lets this process go on a moment before the other one has its program in place.
+    wait_within(
+        "it has its program",
+        std::time::Duration::from_secs(10),
+        || clock_functions(child.id() as i32).is_some(),
+    );
+    child
 }
 
 fn run(program: &str, words: &[&str]) {

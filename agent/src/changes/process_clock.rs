@@ -8,7 +8,7 @@ use crate::processes::{ProcessId, ProcessTable};
 use crate::syscall_filter::FilteredCall;
 use crate::vdso::{
     CLOCK_GETTIME, CLOCKS, ClockCode, ClockFunction, ClockOffset, ENTRY_BYTES, GETTIMEOFDAY,
-    NotSkewable, VdsoImage, jump, jump_target, mark_bytes,
+    IS_KNOWN, NotSkewable, VdsoImage, jump, jump_target, mark_bytes,
 };
 use backburn_experiments::HumanDuration;
 use backburn_experiments::wire::{ChangeView, Effect};
@@ -141,6 +141,9 @@ impl SkewedProcess {
         vdso: Option<(u64, Vec<u8>)>,
         mark: &str,
     ) -> Result<Self, NotSkewable> {
+        if !IS_KNOWN {
+            return Err(NotSkewable::Machine);
+        }
         let (vdso, bytes) = vdso.ok_or(NotSkewable::Missing)?;
         let image = VdsoImage::new(&bytes)?;
         let entries = image.entries()?;

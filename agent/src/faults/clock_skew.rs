@@ -1,10 +1,9 @@
 //! `clock-skew`: processes read another time of day, as on a host whose clock is wrong.
 
 use super::{FaultKind, Plan, PlanContext, process_victim, select};
-use crate::changes::{Change, ProcessClock, SkewedProcess, offset_text};
-use crate::processes::{Confinement, Process, ProcessSelector};
+use crate::changes::{Change, NotSkewable, ProcessClock, SkewedProcess, offset_text};
+use crate::processes::{Process, ProcessSelector, SeccompMode};
 use crate::units::SignedDuration;
-use crate::vdso::{IS_KNOWN, NotSkewable};
 use backburn_experiments::wire::Refusal;
 use backburn_experiments::{HumanDuration, Problem};
 use schemars::JsonSchema;
@@ -47,13 +46,6 @@ impl FaultKind for ClockSkew {
     }
 
     fn plan(&self, context: &PlanContext<'_>) -> Result<Plan, Refusal> {
-        if !IS_KNOWN {
-            return Err(Refusal::new(
-                "not-available",
-                "the clocks of processes can be altered on 64-bit x86 alone",
-            )
-            .hint("hit processes on an x86-64 host"));
-        }
         let (found, mut notes) = select(&self.process, context)?;
         let mark = context.mark(0);
         let (mut hit, mut skewed, mut left) = (Vec::new(), Vec::new(), Vec::new());
@@ -143,7 +135,7 @@ fn skewable(
         })?;
     }
     let table = context.host.processes();
-    if table.confinement(process.id.pid, process.id.pid) == Confinement::Strict {
+    if table.seccomp_mode(process.id.pid, process.id.pid) == SeccompMode::Strict {
         let why = "it may not ask the kernel for the time (seccomp, strict mode)";
         return Ok(Err(why.into()));
     }
@@ -168,7 +160,7 @@ fn skewable(
 /// A note where filters decide about a process's system calls: they cannot be read without stopping it.
 fn filter_note(process: &Process, context: &PlanContext<'_>) -> Option<String> {
     let pid = process.id.pid;
-    let is_filtered = context.host.processes().confinement(pid, pid) == Confinement::Filter;
+    let is_filtered = context.host.processes().seccomp_mode(pid, pid) == SeccompMode::Filter;
     is_filtered.then(|| {
         format!("{process} has filters of system calls (seccomp): whether they permit `clock_gettime` is checked before anything is altered")
     })

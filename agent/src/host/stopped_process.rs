@@ -2,7 +2,7 @@
 //! kernel lets them go on if this process dies at any moment.
 
 use super::{Host, HostError};
-use crate::processes::{Confinement, ProcessId, ProcessTable};
+use crate::processes::{ProcessId, ProcessTable, SeccompMode};
 use crate::syscall_filter::{FilterInstruction, FilteredCall, SyscallFilter};
 use nix::errno::Errno;
 use nix::libc;
@@ -307,12 +307,12 @@ impl StoppedThreads {
                     format!("{why} of thread {thread} (seccomp)"),
                 ))
             };
-            let filters = match self.table.confinement(self.process.pid, *thread) {
-                Confinement::None => continue,
-                Confinement::Strict => {
+            let filters = match self.table.seccomp_mode(self.process.pid, *thread) {
+                SeccompMode::None => continue,
+                SeccompMode::Strict => {
                     return not_permitted("the clocks cannot be read by system calls: strict mode");
                 }
-                Confinement::Filter => filters(*thread),
+                SeccompMode::Filter => filters(*thread),
             };
             let Ok(filters) = filters else {
                 return not_permitted(

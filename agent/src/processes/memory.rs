@@ -15,7 +15,7 @@ const ESRCH: i32 = 3;
 
 /// How a thread is confined in its system calls (seccomp(2)).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Confinement {
+pub enum SeccompMode {
     /// It may make any, as far as seccomp is concerned.
     None,
     /// Programs decide about each call.
@@ -76,12 +76,12 @@ impl ProcessTable {
     }
 
     /// How a thread is confined in its system calls (proc_pid_status(5), `Seccomp`).
-    pub fn confinement(&self, pid: i32, thread: i32) -> Confinement {
+    pub fn seccomp_mode(&self, pid: i32, thread: i32) -> SeccompMode {
         let file = format!("task/{thread}/status");
         match self.line(pid, &file, "Seccomp:", |mode| mode.trim().parse().ok()) {
-            None | Some(0) => Confinement::None,
-            Some(2) => Confinement::Filter,
-            Some(_) => Confinement::Strict,
+            None | Some(0) => SeccompMode::None,
+            Some(2) => SeccompMode::Filter,
+            Some(_) => SeccompMode::Strict,
         }
     }
 

@@ -28,7 +28,7 @@ pub use cgroup::Cgroup;
 pub(crate) use clock_shift::ClockShift;
 pub use descriptors::Descriptors;
 pub(crate) use own_processes::is_own_process;
-pub use memory::Confinement;
+pub use memory::SeccompMode;
 pub use owner::OwnerState;
 pub use program_note::ProgramNote;
 pub use protection::Protection;

@@ -108,6 +108,7 @@ mod tests {
 
     #[test]
     fn offset_usual_notations_are_parsed() {
+        let pattern = regex::Regex::new(OFFSET_PATTERN).expect("it is one");
         for (text, millis) in [
             ("\"+1h\"", 3_600_000),
             ("\"1h\"", 3_600_000),
@@ -124,7 +125,6 @@ mod tests {
         ] {
             let offset: SignedDuration = serde_json::from_str(text).expect(text);
             assert_eq!(offset.millis(), millis, "{text}");
-            let pattern = regex::Regex::new(OFFSET_PATTERN).expect("it is one");
             if let Some(text) = text.strip_prefix('"') {
                 assert!(pattern.is_match(text.trim_end_matches('"')), "{text}");
             }

@@ -5,7 +5,7 @@ use super::ClockFunction;
 
 /// The bytes of the jump at the entry of a function.
 pub const ENTRY_BYTES: usize = 5;
-/// `jmp rel32`.
+/// The jump with a distance of 32 bits (`jmp rel32`).
 const JUMP: u8 = 0xE9;
 /// The numbers of the system calls that the code makes.
 pub const CLOCK_GETTIME: u32 = 228;

@@ -6,6 +6,9 @@ use super::{ClockFunction, ENTRY_BYTES, MARK_PREFIX, MAX_MARK_BYTES};
 /// Why the clocks of a process cannot be altered in its vDSO.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum NotSkewable {
+    /// The machine code for this kind of machine is not known.
+    #[error("the clocks of processes can be altered on 64-bit x86 alone")]
+    Machine,
     /// The vDSO is one for 32-bit programs.
     #[error("it is a 32-bit program")]
     Narrow,
@@ -28,7 +31,7 @@ pub struct VdsoImage<'a> {
 
 /// ELF's identification (`ELFMAG`, elf(5)).
 const MAGIC: [u8; 4] = *b"\x7fELF";
-/// `SHT_DYNSYM` of elf(5).
+/// The section of dynamic symbols (`SHT_DYNSYM` of elf(5)).
 const DYNAMIC_SYMBOLS: u64 = 11;
 /// The size of a symbol of a 64-bit object.
 const SYMBOL_BYTES: usize = 24;

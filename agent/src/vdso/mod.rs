@@ -14,7 +14,7 @@ pub use image::{NotSkewable, VdsoImage};
 
 use serde::{Deserialize, Serialize};
 
-/// Whether the machine code is known for this kind of machine.
+/// Whether the machine code of this room is known for this kind of machine.
 pub const IS_KNOWN: bool = cfg!(all(target_arch = "x86_64", target_env = "gnu"));
 
 /// The clocks that a process reads by the vDSO, and so without a system call: those of real time, monotonic and boot time
@@ -38,9 +38,9 @@ pub fn mark_bytes(mark: &str) -> Vec<u8> {
 pub enum ClockFunction {
     /// `clock_gettime(2)`, of which only the clocks of real time are altered.
     ClockGettime,
-    /// `gettimeofday(2)`.
+    /// The time in microseconds: `gettimeofday(2)`.
     Gettimeofday,
-    /// `time(2)`.
+    /// The time in seconds: `time(2)`.
     Time,
 }
 
