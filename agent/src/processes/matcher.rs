@@ -19,9 +19,8 @@ fn is_one_of(names: &[String], name: &[u8]) -> bool {
     names.iter().any(|wanted| wanted.as_bytes() == name)
 }
 
-/// A selector that is ready to be matched against processes.
-pub(super) struct Matcher<'a> {
-    table: &'a ProcessTable,
+/// What a process itself must be, so that each can be asked on its own.
+struct Criteria<'a> {
     names: Option<&'a [String]>,
     long_names: bool,
     command_line: Option<Regex>,
@@ -31,6 +30,12 @@ pub(super) struct Matcher<'a> {
     unit: Option<String>,
     cgroup: Option<&'a str>,
     container: Option<&'a str>,
+}
+
+/// A selector that is ready to be matched against processes.
+pub(super) struct Matcher<'a> {
+    table: &'a ProcessTable,
+    criteria: Criteria<'a>,
     listening: Option<ListeningSockets>,
     /// Whether `listening` means any network, since something else tells which processes are meant.
     any_network: bool,
@@ -39,6 +44,49 @@ pub(super) struct Matcher<'a> {
     pub(super) elsewhere: RefCell<BTreeSet<i32>>,
     /// Number of processes that could not be read for lack of privileges.
     pub(super) unreadable: Cell<usize>,
+}
+
+impl Criteria<'_> {
+    /// Whether a process is what it must be, the cheapest first. One that cannot be read is not.
+    fn fit(&self, table: &ProcessTable, pid: i32) -> bool {
+        self.pids.as_ref().is_none_or(|pids| pids.contains(&pid))
+            && self.names.is_none_or(|names| {
+                table.is_named(pid, |name| is_one_of(names, name), self.long_names)
+            })
+            && self.parents.as_ref().is_none_or(|parents| {
+                table
+                    .stat(pid)
+                    .is_some_and(|stat| parents.contains(&stat.parent))
+            })
+            && self.uid.is_none_or(|uid| table.uid(pid) == Some(uid))
+            && self.command_line.as_ref().is_none_or(|wanted| {
+                let arguments = table.arguments(pid);
+                !arguments.is_empty() && wanted.is_match(&arguments.join(" "))
+            })
+            && self.in_groups(table, pid)
+    }
+
+    fn in_groups(&self, table: &ProcessTable, pid: i32) -> bool {
+        if self.unit.is_none() && self.cgroup.is_none() && self.container.is_none() {
+            return true;
+        }
+        let Some(paths) = cgroup_paths(table, pid) else {
+            return false;
+        };
+        let any_part =
+            |fits: &dyn Fn(&str) -> bool| paths.iter().any(|(_, path)| path.split('/').any(fits));
+        self.unit
+            .as_deref()
+            .is_none_or(|unit| any_part(&|part| part == unit))
+            && self
+                .container
+                .is_none_or(|id| any_part(&|part| is_container(part, id)))
+            && self.cgroup.is_none_or(|wanted| {
+                paths
+                    .iter()
+                    .any(|(kind, path)| is_below(path, kind, wanted))
+            })
+    }
 }
 
 impl<'a> Matcher<'a> {
@@ -108,8 +156,7 @@ impl<'a> Matcher<'a> {
             return Err(problems);
         }
         let names = s.name.as_ref().map(OneOrMany::as_slice);
-        Ok(Matcher {
-            table,
+        let criteria = Criteria {
             names,
             long_names: names
                 .unwrap_or_default()
@@ -128,6 +175,10 @@ impl<'a> Matcher<'a> {
             unit: s.unit.as_deref().map(whole_unit),
             cgroup: s.cgroup.as_deref(),
             container: s.container.as_deref(),
+        };
+        Ok(Matcher {
+            table,
+            criteria,
             listening: s.listening.as_ref().map(|ports| {
                 let ranges = ports.as_slice().iter().filter_map(|port| port.range().ok());
                 ListeningSockets::new(table, ranges.collect())
@@ -139,43 +190,18 @@ impl<'a> Matcher<'a> {
         })
     }
 
-    /// Those of all processes that may match at all.
-    pub(super) fn candidates(&self, all: &[i32]) -> Vec<i32> {
-        match &self.pids {
-            Some(pids) => all
-                .iter()
-                .copied()
-                .filter(|pid| pids.contains(pid))
-                .collect(),
-            None => match self.names {
-                Some(names) => {
-                    self.table
-                        .named(all, |name| is_one_of(names, name), self.long_names)
-                }
-                None => all.to_vec(),
-            },
-        }
+    /// Those of these processes that match.
+    pub(super) fn matching(&self, all: &[i32]) -> Vec<i32> {
+        let criteria = &self.criteria;
+        let fits = |table: &ProcessTable, pid| criteria.fit(table, pid).then_some(pid);
+        let mut found = self.table.survey(all, fits);
+        found.retain(|pid| self.listens(*pid));
+        found
     }
 
     /// Whether a process matches. A process that cannot be read does not.
-    pub(super) fn matches(&self, pid: i32) -> bool {
-        let table = self.table;
-        self.pids.as_ref().is_none_or(|pids| pids.contains(&pid))
-            && self.names.is_none_or(|names| {
-                table.is_named(pid, |name| is_one_of(names, name), self.long_names)
-            })
-            && self.parents.as_ref().is_none_or(|parents| {
-                table
-                    .stat(pid)
-                    .is_some_and(|stat| parents.contains(&stat.parent))
-            })
-            && self.uid.is_none_or(|uid| table.uid(pid) == Some(uid))
-            && self.command_line.as_ref().is_none_or(|wanted| {
-                let arguments = table.arguments(pid);
-                !arguments.is_empty() && wanted.is_match(&arguments.join(" "))
-            })
-            && self.in_groups(pid)
-            && self.listens(pid)
+    fn matches(&self, pid: i32) -> bool {
+        self.criteria.fit(self.table, pid) && self.listens(pid)
     }
 
     /// Whether a process listens where it should, and is not excepted.
@@ -204,28 +230,6 @@ impl<'a> Matcher<'a> {
     pub(super) fn network(&self, pid: i32) -> Option<std::io::Result<Option<ListenerNetwork>>> {
         let listening = self.listening.as_ref()?;
         Some(listening.holds(self.table, pid))
-    }
-
-    fn in_groups(&self, pid: i32) -> bool {
-        if self.unit.is_none() && self.cgroup.is_none() && self.container.is_none() {
-            return true;
-        }
-        let Some(paths) = cgroup_paths(self.table, pid) else {
-            return false;
-        };
-        let any_part =
-            |fits: &dyn Fn(&str) -> bool| paths.iter().any(|(_, path)| path.split('/').any(fits));
-        self.unit
-            .as_deref()
-            .is_none_or(|unit| any_part(&|part| part == unit))
-            && self
-                .container
-                .is_none_or(|id| any_part(&|part| is_container(part, id)))
-            && self.cgroup.is_none_or(|wanted| {
-                paths
-                    .iter()
-                    .any(|(kind, path)| is_below(path, kind, wanted))
-            })
     }
 }
 

@@ -257,20 +257,18 @@ impl ProcessTable {
         self.stat(id.pid).filter(|stat| stat.id == id)
     }
 
-    /// Those of `pids` whose name is one of `wanted`. Nearly all of the time is the kernel's, file
-    /// by file, so where there are many every processor asks for its part.
-    pub(super) fn named(
+    /// What `look` says of each of these processes, in their order, without those of which it says nothing. Nearly all of the time is
+    /// the kernel's, file by file, so where there are many every processor asks for its part.
+    pub(super) fn survey<T: Send>(
         &self,
         pids: &[i32],
-        wanted: impl Fn(&[u8]) -> bool + Sync,
-        long: bool,
-    ) -> Vec<i32> {
+        look: impl Fn(&Self, i32) -> Option<T> + Sync,
+    ) -> Vec<T> {
         const WORTH_A_THREAD: usize = 256;
         let processors = std::thread::available_parallelism().map_or(1, usize::from);
         let parts = (pids.len() / WORTH_A_THREAD).clamp(1, processors);
-        let of = |table: &Self, part: &[i32]| -> Vec<i32> {
-            let named = |pid: &i32| table.is_named(*pid, &wanted, long);
-            part.iter().copied().filter(named).collect()
+        let of = |table: &Self, part: &[i32]| -> Vec<T> {
+            part.iter().filter_map(|pid| look(table, *pid)).collect()
         };
         if parts == 1 {
             return of(self, pids);
@@ -284,15 +282,26 @@ impl ProcessTable {
                 begun.map_err(|_| of(self, part))
             };
             let threads: Vec<_> = pids.chunks(pids.len().div_ceil(parts)).map(start).collect();
-            let end = |begun: Result<std::thread::ScopedJoinHandle<'_, Vec<i32>>, Vec<i32>>| {
-                match begun {
-                    Ok(thread) => thread
-                        .join()
-                        .unwrap_or_else(|panic| std::panic::resume_unwind(panic)),
-                    Err(found) => found,
-                }
+            let end = |begun: Result<std::thread::ScopedJoinHandle<'_, Vec<T>>, Vec<T>>| match begun
+            {
+                Ok(thread) => thread
+                    .join()
+                    .unwrap_or_else(|panic| std::panic::resume_unwind(panic)),
+                Err(found) => found,
             };
             threads.into_iter().flat_map(end).collect()
+        })
+    }
+
+    /// Those of `pids` whose name is one of `wanted`.
+    pub(super) fn named(
+        &self,
+        pids: &[i32],
+        wanted: impl Fn(&[u8]) -> bool + Sync,
+        long: bool,
+    ) -> Vec<i32> {
+        self.survey(pids, |table, pid| {
+            table.is_named(pid, &wanted, long).then_some(pid)
         })
     }
 
@@ -326,10 +335,15 @@ impl ProcessTable {
         let comm = self.read(pid, "comm", |comm| {
             String::from_utf8_lossy(comm.strip_suffix(b"\n").unwrap_or(comm)).into_owned()
         })?;
+        Some(self.whole_name(pid, comm))
+    }
+
+    /// The program's base name where `comm`, the name that the kernel keeps, was cut short.
+    fn whole_name(&self, pid: i32, comm: String) -> String {
         if comm.len() < COMM_BYTES {
-            return Some(comm);
+            return comm;
         }
-        Some(self.long_name(pid).unwrap_or(comm))
+        self.long_name(pid).unwrap_or(comm)
     }
 
     /// The base name of the first argument or of the program, if `comm` is the beginning of it. Of the first argument, which a process
@@ -465,7 +479,7 @@ impl ProcessTable {
 
     pub(super) fn process_and_stat(&self, pid: i32) -> Option<(Process, Stat)> {
         let stat = self.stat(pid)?;
-        let name = self.name(pid).unwrap_or_else(|| stat.comm.clone());
+        let name = self.whole_name(pid, stat.comm.clone());
         let uid = self.uid(pid)?;
         Some((
             Process {

@@ -80,14 +80,9 @@ impl ProcessSelector {
         let all = table.pids().map_err(unreadable)?;
         let spare = ProtectionCheck::new(table, protection);
         let (mut free, mut spared) = (Vec::new(), Vec::new());
-        for pid in matcher.candidates(&all) {
-            if !matcher.matches(pid) {
-                continue;
-            }
-            // A process that has ended since it was listed is no victim.
-            let Some((process, stat)) = table.process_and_stat(pid) else {
-                continue;
-            };
+        // A process that has ended since it was listed is no victim.
+        let look = ProcessTable::process_and_stat;
+        for (process, stat) in table.survey(&matcher.matching(&all), look) {
             match spare.reason(&process, &stat) {
                 Some(reason) => spared.push((process, reason)),
                 None => free.push(process),
@@ -128,12 +123,7 @@ impl ProcessSelector {
             .into_iter()
             .filter_map(|(written, part)| {
                 let matcher = Matcher::new(&part, "$", table).ok()?;
-                let count = matcher
-                    .candidates(all)
-                    .into_iter()
-                    .filter(|pid| matcher.matches(*pid))
-                    .count();
-                Some((written, count))
+                Some((written, matcher.matching(all).len()))
             })
             .collect();
         let what = match parts.as_slice() {

@@ -195,8 +195,8 @@ struct Head {
     status: u16,
     minor_version: u8,
     headers: Vec<(String, Vec<u8>)>,
-    /// The head as it came.
-    raw: Vec<u8>,
+    /// How many bytes it takes. They wait where it was read until they are passed on or dropped.
+    length: usize,
 }
 
 /// How long a message's body is.
@@ -248,13 +248,9 @@ impl Head {
         }
     }
 
-    /// The head with other headers, and with another length of the body where one is given.
-    fn patched(&self, rule: &HttpRule, length: Option<usize>) -> Vec<u8> {
-        let line = self
-            .raw
-            .split(|byte| *byte == b'\n')
-            .next()
-            .unwrap_or_default();
+    /// The head, which came as `raw`, with other headers, and with another length of the body where one is given.
+    fn patched(&self, raw: &[u8], rule: &HttpRule, length: Option<usize>) -> Vec<u8> {
+        let line = raw.split(|byte| *byte == b'\n').next().unwrap_or_default();
         let mut text = line.strip_suffix(b"\r").unwrap_or(line).to_vec();
         text.extend_from_slice(b"\r\n");
         let framing = ["content-length", "transfer-encoding", "content-encoding"];
@@ -302,10 +298,7 @@ fn read_head(from: &mut Incoming<'_>, is_request: bool) -> io::Result<ReadHead> 
         if !waiting.is_empty() {
             match parse(waiting, is_request) {
                 Err(()) => return Ok(ReadHead::Unknown),
-                Ok(Some((head, length))) => {
-                    from.drop_front(length);
-                    return Ok(ReadHead::Whole(head));
-                }
+                Ok(Some(head)) => return Ok(ReadHead::Whole(head)),
                 Ok(None) if waiting.len() > MAX_HEAD_BYTES => return Ok(ReadHead::Unknown),
                 Ok(None) => {}
             }
@@ -319,8 +312,8 @@ fn read_head(from: &mut Incoming<'_>, is_request: bool) -> io::Result<ReadHead> 
     }
 }
 
-/// Parses a head, with its length; none where it is not whole yet.
-fn parse(bytes: &[u8], is_request: bool) -> Result<Option<(Head, usize)>, ()> {
+/// Parses a head; none where it is not whole yet.
+fn parse(bytes: &[u8], is_request: bool) -> Result<Option<Head>, ()> {
     let mut room = [httparse::EMPTY_HEADER; MAX_HEADERS];
     let owned = |headers: &[httparse::Header<'_>]| {
         let headers = headers.iter();
@@ -337,7 +330,7 @@ fn parse(bytes: &[u8], is_request: bool) -> Result<Option<(Head, usize)>, ()> {
             status: 0,
             minor_version: request.version.unwrap_or(1),
             headers: owned(request.headers),
-            raw: Vec::new(),
+            length: 0,
         };
         (parsed, head)
     } else {
@@ -349,51 +342,77 @@ fn parse(bytes: &[u8], is_request: bool) -> Result<Option<(Head, usize)>, ()> {
             status: response.code.unwrap_or_default(),
             minor_version: response.version.unwrap_or(1),
             headers: owned(response.headers),
-            raw: Vec::new(),
+            length: 0,
         };
         (parsed, head)
     };
     match parsed {
         httparse::Status::Partial => Ok(None),
         httparse::Status::Complete(length) => {
-            head.raw = bytes.get(..length).unwrap_or_default().to_vec();
-            Ok(Some((head, length)))
+            head.length = length;
+            Ok(Some(head))
         }
     }
 }
 
-/// Passes a body on, or drops it.
-fn pass_body(from: &mut Incoming<'_>, body: &Body, to: Option<&TcpStream>) -> io::Result<()> {
+/// Passes the first `head` bytes of what waits and the body after them on, or drops them. What is there at once goes in one piece.
+fn pass_message(
+    from: &mut Incoming<'_>,
+    head: usize,
+    body: &Body,
+    to: Option<&TcpStream>,
+) -> io::Result<()> {
     match body {
-        Body::Length(length) => from.pass(*length, to),
-        Body::UntilEnd => from.pass_all(to),
-        Body::Chunked => pass_chunks(from, to),
+        Body::Length(length) => from.pass(length.saturating_add(head as u64), to),
+        Body::UntilEnd => {
+            from.pass(head as u64, to)?;
+            from.pass_all(to)
+        }
+        Body::Chunked => pass_chunks(from, head, to),
     }
 }
 
-fn pass_chunks(from: &mut Incoming<'_>, to: Option<&TcpStream>) -> io::Result<()> {
-    let line_passed = |from: &mut Incoming<'_>| -> io::Result<Vec<u8>> {
-        let line = from.take_line()?.ok_or(io::ErrorKind::UnexpectedEof)?;
-        if let Some(mut to) = to {
-            to.write_all(&line)?;
-        }
-        Ok(line)
-    };
+/// Passes chunks on after the first `head` bytes of what waits.
+fn pass_chunks(from: &mut Incoming<'_>, head: usize, to: Option<&TcpStream>) -> io::Result<()> {
+    // How much of what waits is known to belong to the message.
+    let mut known = head;
+    let mut is_trailer = false;
     loop {
-        let line = line_passed(from)?;
-        let text = String::from_utf8_lossy(&line);
-        let size = text.split(';').next().unwrap_or_default().trim();
-        let size = u64::from_str_radix(size, 16).map_err(io::Error::other)?;
-        if size == 0 {
-            // Trailers, up to an empty line.
-            while line_passed(from)?
-                .iter()
-                .any(|byte| !matches!(byte, b'\r' | b'\n'))
-            {}
-            return Ok(());
+        let Some(line) = from.line_after(known) else {
+            from.pass(known as u64, to)?;
+            known = 0;
+            from.fill_line()?;
+            continue;
+        };
+        let (length, is_empty) = (line.len(), line.trim_ascii().is_empty());
+        let chunk = match is_trailer {
+            true => 0,
+            false => chunk_length(line)?,
+        };
+        known += length;
+        // Trailers end with an empty line.
+        if is_trailer && is_empty {
+            return from.pass(known as u64, to);
         }
-        from.pass(size.saturating_add(2), to)?;
+        is_trailer |= chunk == 0;
+        if !is_trailer {
+            let end = chunk.saturating_add(2).saturating_add(known as u64);
+            match usize::try_from(end) {
+                Ok(end) if end <= from.waiting().len() => known = end,
+                _ => {
+                    from.pass(end, to)?;
+                    known = 0;
+                }
+            }
+        }
     }
+}
+
+/// The length of a chunk, by the line before it.
+fn chunk_length(line: &[u8]) -> io::Result<u64> {
+    let text = String::from_utf8_lossy(line);
+    let size = text.split(';').next().unwrap_or_default().trim();
+    u64::from_str_radix(size, 16).map_err(io::Error::other)
 }
 
 /// Serves one connection until it ends.
@@ -416,7 +435,7 @@ pub(super) fn serve(
             if let Some(status) = rule.status {
                 let (mut to, stays_open) = (talk.to_client, request.stays_open());
                 if !waits_for_consent {
-                    pass_body(&mut talk.client, &body, None)?;
+                    pass_message(&mut talk.client, request.length, &body, None)?;
                 }
                 to.write_all(&rule.answer(status, &request.method))?;
                 if waits_for_consent || !stays_open {
@@ -425,10 +444,10 @@ pub(super) fn serve(
                 continue;
             }
         }
-        let mut to = talk.to_upstream;
-        to.write_all(&request.raw)?;
-        if !waits_for_consent {
-            pass_body(&mut talk.client, &body, Some(talk.to_upstream))?;
+        let to = Some(talk.to_upstream);
+        match waits_for_consent {
+            true => talk.client.pass(request.length as u64, to)?,
+            false => pass_message(&mut talk.client, request.length, &body, to)?,
         }
         let response = loop {
             let response = match read_head(&mut talk.upstream, false)? {
@@ -440,35 +459,103 @@ pub(super) fn serve(
             if response.status >= 200 || response.status == 101 {
                 break response;
             }
-            let mut to = talk.to_client;
-            to.write_all(&response.raw)?;
+            talk.upstream
+                .pass(response.length as u64, Some(talk.to_client))?;
             if response.status == 100 && waits_for_consent {
-                pass_body(&mut talk.client, &body, Some(talk.to_upstream))?;
+                pass_message(&mut talk.client, 0, &body, Some(talk.to_upstream))?;
             }
         };
-        let mut to = talk.to_client;
         if response.status == 101 || request.method == "CONNECT" {
-            to.write_all(&response.raw)?;
             return talk.pass_rest();
         }
+        let (mut to, length) = (talk.to_client, response.length);
         let body = response.body(Some(&request))?;
+        let head = talk.upstream.waiting().get(..length).unwrap_or_default();
         match &rule.body {
             Some(other) if is_chosen && !matches!(body, Body::Length(0)) => {
-                pass_body(&mut talk.upstream, &body, None)?;
-                to.write_all(&response.patched(rule, Some(other.len())))?;
-                to.write_all(other.as_bytes())?;
+                let mut answer = response.patched(head, rule, Some(other.len()));
+                answer.extend_from_slice(other.as_bytes());
+                pass_message(&mut talk.upstream, length, &body, None)?;
+                to.write_all(&answer)?;
             }
-            _ => {
-                match is_chosen && !rule.response_headers.is_empty() {
-                    true => to.write_all(&response.patched(rule, None))?,
-                    false => to.write_all(&response.raw)?,
-                }
-                pass_body(&mut talk.upstream, &body, Some(talk.to_client))?;
+            _ if is_chosen && !rule.response_headers.is_empty() => {
+                let head = response.patched(head, rule, None);
+                talk.upstream.drop_front(length);
+                to.write_all(&head)?;
+                pass_message(&mut talk.upstream, 0, &body, Some(to))?;
             }
+            _ => pass_message(&mut talk.upstream, length, &body, Some(to))?,
         }
         let ends = matches!(body, Body::UntilEnd);
         if ends || !request.stays_open() || !response.stays_open() {
             return Ok(());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Read as _;
+    use std::net::{Shutdown, TcpListener};
+
+    /// Both ends of a connection.
+    fn connection() -> (TcpStream, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let near = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        (near, listener.accept().unwrap().0)
+    }
+
+    /// What is passed on of a response that comes in such pieces, and what waits afterwards; none where it is refused.
+    fn passed<'a>(pieces: impl Iterator<Item = &'a [u8]> + Send) -> Option<(String, String)> {
+        let ((mut server, from), (to, mut client)) = (connection(), connection());
+        server.set_nodelay(true).unwrap();
+        std::thread::scope(|threads| {
+            threads.spawn(move || {
+                for piece in pieces {
+                    server.write_all(piece).unwrap();
+                }
+                server.shutdown(Shutdown::Write).unwrap();
+            });
+            let mut incoming = Incoming::new(&from);
+            let ReadHead::Whole(head) = read_head(&mut incoming, false).unwrap() else {
+                return None;
+            };
+            let request = parse(b"GET / HTTP/1.1\r\n\r\n", true).unwrap().unwrap();
+            let body = head.body(Some(&request)).unwrap();
+            pass_message(&mut incoming, head.length, &body, Some(&to)).ok()?;
+            to.shutdown(Shutdown::Write).unwrap();
+            let (mut there, mut left) = (String::new(), String::new());
+            client.read_to_string(&mut there).unwrap();
+            while incoming.fill().unwrap() {}
+            left.push_str(std::str::from_utf8(incoming.waiting()).unwrap());
+            Some((there, left))
+        })
+    }
+
+    #[test]
+    fn response_in_any_pieces_is_passed_on_as_it_is() {
+        let next = "HTTP/1.1 204 No Content\r\n\r\n";
+        for message in [
+            "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello",
+            "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\nc;x=y\r\n, all of you\r\n0\r\n\r\n",
+            "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1\n\n\r\n0\r\nDigest: a\r\nAge: 0\r\n\r\n",
+            "HTTP/1.1 304 Not Modified\r\nContent-Length: 5\r\n\r\n",
+        ] {
+            let both = [message, next].concat();
+            for size in [1, 7, both.len()] {
+                let said = passed(both.as_bytes().chunks(size))
+                    .unwrap_or_else(|| panic!("{size}: {message}"));
+                assert_eq!(said, (message.to_owned(), next.to_owned()), "{size}");
+            }
+        }
+        for wrong in [
+            "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhell",
+            "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhell",
+            "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nfive\r\nhello\r\n",
+            "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0\r\nAge: 0\r\n",
+        ] {
+            assert_eq!(passed(wrong.as_bytes().chunks(7)), None, "{wrong}");
         }
     }
 }

@@ -1,6 +1,6 @@
 //! What comes on one way of a connection, piece by piece, and is passed on or dropped.
 
-use std::io::{self, Read as _, Write as _};
+use std::io::{self, Write as _};
 use std::net::{Shutdown, TcpStream};
 
 /// How much is read at once.
@@ -35,13 +35,17 @@ impl<'a> Incoming<'a> {
             self.buffer.drain(..self.start);
             self.start = 0;
         }
-        let length = self.buffer.len();
-        self.buffer.resize(length + STEP_BYTES, 0);
-        let room = self.buffer.get_mut(length..).unwrap_or_default();
-        let read = self.stream.read(room);
-        self.buffer
-            .truncate(length + read.as_ref().copied().unwrap_or(0));
-        Ok(read? > 0)
+        self.buffer.reserve(STEP_BYTES);
+        loop {
+            // Not through `Read`, which wants the room filled with zeroes for every message.
+            match rustix::io::read(
+                self.stream,
+                rustix::buffer::spare_capacity(&mut self.buffer),
+            ) {
+                Err(rustix::io::Errno::INTR) => {}
+                read => return Ok(read? > 0),
+            }
+        }
     }
 
     /// Drops so much of what waits.
@@ -61,20 +65,34 @@ impl<'a> Incoming<'a> {
         Ok(taken)
     }
 
+    /// The line, with its end, that begins so many bytes into what waits; none where it is not whole yet.
+    pub(super) fn line_after(&self, offset: usize) -> Option<&[u8]> {
+        let rest = self.waiting().get(offset..)?;
+        let end = rest.iter().position(|byte| *byte == b'\n')?;
+        rest.get(..=end)
+    }
+
+    /// Reads more of a line. An error where it is too long, or nothing more comes.
+    pub(super) fn fill_line(&mut self) -> io::Result<()> {
+        if self.waiting().len() > MAX_HEAD_BYTES {
+            return Err(io::Error::other("a line is too long"));
+        }
+        match self.fill()? {
+            true => Ok(()),
+            false => Err(io::ErrorKind::UnexpectedEof.into()),
+        }
+    }
+
     /// Takes a line with its end; none where nothing more comes.
     pub(super) fn take_line(&mut self) -> io::Result<Option<Vec<u8>>> {
         loop {
-            if let Some(end) = self.waiting().iter().position(|byte| *byte == b'\n') {
-                return self.take(end + 1).map(Some);
+            if let Some(length) = self.line_after(0).map(<[u8]>::len) {
+                return self.take(length).map(Some);
             }
-            if self.waiting().len() > MAX_HEAD_BYTES {
-                return Err(io::Error::other("a line is too long"));
-            }
-            if !self.fill()? {
-                return match self.waiting().is_empty() {
-                    true => Ok(None),
-                    false => Err(io::ErrorKind::UnexpectedEof.into()),
-                };
+            if !self.waiting().is_empty() {
+                self.fill_line()?;
+            } else if !self.fill()? {
+                return Ok(None);
             }
         }
     }
