@@ -41,6 +41,7 @@ fn spelling_usual_ones_are_accepted() {
             "clock-skew",
             json!({"process": {"name": "x"}, "offset": "1 hour"}),
         ),
+        ("clock-skew", json!({"host": true, "offset": "-5 min"})),
         ("cpu-stress", json!({"load-percent": "80%"})),
         ("cpu-stress", json!({"load-percent": 80, "ramp": "1h30m"})),
         ("disk-fill", json!({"path": "/data", "size": "100m"})),

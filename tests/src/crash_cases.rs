@@ -27,6 +27,10 @@ pub const MACHINE_ONLY: [&str; 2] = ["host-reboot", "host-shutdown"];
 /// The helper of these, as the ledger names it.
 pub const MACHINE_ONLY_HELPER: &str = "host-power";
 
+/// The change that sets the clock of a host, as the ledger names it, which is tried in a virtual machine only:
+/// `tests/tests/machine/host_clock.rs`.
+pub const MACHINE_ONLY_CHANGE: &str = "host-clock";
+
 /// Every other fault, in each way that it can do its harm.
 pub const CASES: &[Case] = &[
     Case {

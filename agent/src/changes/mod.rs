@@ -5,6 +5,7 @@
 //! Only the engine calls `apply` and `undo`. The match below is the only one over kinds.
 
 mod file_limit;
+mod host_clock;
 mod kill;
 mod plugin_change;
 mod process_clock;
@@ -16,6 +17,7 @@ mod unreadable;
 
 pub(crate) use file_limit::check_limitable;
 pub use file_limit::{FileLimit, LimitedProcess};
+pub use host_clock::HostClock;
 pub use kill::Kill;
 pub use plugin_change::PluginChange;
 pub(crate) use crate::vdso::NotSkewable;
@@ -56,6 +58,8 @@ pub enum Change {
     FileLimit(FileLimit),
     /// Processes read another time of day.
     ProcessClock(ProcessClock),
+    /// The host has another time of day.
+    HostClock(HostClock),
     /// A process of the agent's acts as long as it lives.
     Helper(ProcessHelper),
     /// A file is replaced by an edited copy.
@@ -110,6 +114,7 @@ impl Change {
             Change::Kill(change) => change,
             Change::FileLimit(change) => change,
             Change::ProcessClock(change) => change,
+            Change::HostClock(change) => change,
             Change::Helper(change) => change,
             Change::Replace(change) => change,
             Change::ReadOnlyMount(change) => change,

@@ -2,7 +2,9 @@
 
 use super::{Availability, HostFinding, finding};
 use crate::boot::is_first_pid_namespace;
-use crate::capabilities::{CAP_SYS_ADMIN, CAP_SYS_BOOT, CAP_SYS_RESOURCE, has_capability};
+use crate::capabilities::{
+    CAP_SYS_ADMIN, CAP_SYS_BOOT, CAP_SYS_RESOURCE, CAP_SYS_TIME, has_capability,
+};
 use crate::changes::SkewedProcess;
 use crate::helpers::{FileOperation, FileTamper, FileVerdict};
 use crate::processes::ProcessTable;
@@ -20,6 +22,7 @@ pub(super) fn examine() -> Vec<HostFinding> {
         threads(),
         mounts(),
         whole_host(),
+        host_clock(),
     ]
 }
 
@@ -165,6 +168,27 @@ fn whole_host() -> HostFinding {
             "the agent lacks CAP_SYS_BOOT",
             "`host-reboot` and `host-shutdown` require it",
         ),
+    }
+}
+
+/// Whether the clock of the host could be set; the policy has to allow it besides.
+fn host_clock() -> HostFinding {
+    let name = "host clock";
+    let hint = "`clock-skew` with `host` requires an agent on the host itself with CAP_SYS_TIME";
+    match (is_first_pid_namespace(), has_capability(CAP_SYS_TIME)) {
+        (true, true) => finding(
+            name,
+            Availability::Yes,
+            "could be set",
+            "`clock-skew` with `host` also requires that the policy names it in `allow-host-faults`",
+        ),
+        (false, _) => finding(
+            name,
+            Availability::No,
+            "the agent is in a container (a pid namespace of its own)",
+            hint,
+        ),
+        (true, false) => finding(name, Availability::No, "the agent lacks CAP_SYS_TIME", hint),
     }
 }
 

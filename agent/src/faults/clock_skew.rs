@@ -1,5 +1,6 @@
 //! `clock-skew`: processes read another time of day, as on a host whose clock is wrong.
 
+use super::host_clock_plan::plan_host_clock;
 use super::{FaultKind, Plan, PlanContext, process_victim, select};
 use crate::changes::{Change, NotSkewable, ProcessClock, SkewedProcess, offset_text};
 use crate::processes::{Process, ProcessSelector, SeccompMode};
@@ -10,31 +11,57 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-/// Has processes read a wrong time of day. Clocks that count from the start of the host (monotonic, boot time), and so most timers and
+/// Has processes, or the whole host, read a wrong time of day. Clocks that count from the start of the host (monotonic, boot time), and so most timers and
 /// timeouts, go on as before.
 #[derive(Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct ClockSkew {
-    /// Which processes to hit: one of those that match, at random, unless `select` says otherwise.
-    process: ProcessSelector,
-    /// What is added to the time of day: `+1h` is an hour later, `-5m` five minutes earlier. At least 1 ms, at most 10 years of 365 days.
+    /// Which processes to hit: one of those that match, at random, unless `select` says otherwise. Give either this or `host`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    process: Option<ProcessSelector>,
+    /// Whether to set the clock of the host itself, for every process and container on it. The policy must name `clock-skew` in
+    /// `allow-host-faults` for that. Give either this or `process`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    host: Option<bool>,
+    /// What is added to the time of day: `+1h` is an hour later, `-5m` five minutes earlier. At least 1 ms (of a host, 1 s), at most 10
+    /// years of 365 days.
     offset: SignedDuration,
 }
 
+/// The shortest offset of a host, in milliseconds: whoever sets its clock by less may be a time daemon.
+const MIN_HOST_OFFSET_MS: u64 = 1_000;
 /// The longest offset: ten years, in milliseconds.
 const MAX_OFFSET_MS: u64 = 315_360_000_000;
 
 impl FaultKind for ClockSkew {
     const NAME: &'static str = "clock-skew";
-    const SUMMARY: &'static str = "Have processes read a wrong time of day";
+    const SUMMARY: &'static str = "Have processes, or a whole host, read a wrong time of day";
 
     fn example() -> Value {
         json!({"process": {"name": "redis-server"}, "offset": "-5m"})
     }
 
     fn problems(&self) -> Vec<Problem> {
-        let mut problems = self.process.problems("$.process");
+        let mut problems = Vec::new();
+        let is_host = self.host == Some(true);
+        match &self.process {
+            Some(_) if is_host => problems.push(
+                Problem::new("$.host", "`process` and `host` exclude each other")
+                    .hint("give `process` for some processes, or `host` for all of the host"),
+            ),
+            Some(process) => problems.extend(process.problems("$.process")),
+            None if is_host => {}
+            None => problems.push(Problem::new("$", "whose clock to skew is not given").hint(
+                "give `process`, such as `{\"name\": \"redis-server\"}`, or `\"host\": true`",
+            )),
+        }
         let millis = self.offset.millis().unsigned_abs();
+        if is_host && (1..MIN_HOST_OFFSET_MS).contains(&millis) {
+            let what = format!("the clock of a host cannot be skewed by {}", self.offset);
+            problems.push(
+                Problem::new("$.offset", what).hint("give at least 1 s, such as `+1h` or `-5m`"),
+            );
+        }
         if millis == 0 || millis > MAX_OFFSET_MS {
             let what = format!("a clock cannot be skewed by {}", self.offset);
             problems.push(
@@ -46,7 +73,10 @@ impl FaultKind for ClockSkew {
     }
 
     fn plan(&self, context: &PlanContext<'_>) -> Result<Plan, Refusal> {
-        let (found, mut notes) = select(&self.process, context)?;
+        let Some(process) = &self.process else {
+            return plan_host_clock(Self::NAME, self.offset.millis(), context);
+        };
+        let (found, mut notes) = select(process, context)?;
         let mark = context.mark(0);
         let (mut hit, mut skewed, mut left) = (Vec::new(), Vec::new(), Vec::new());
         for process in &found {

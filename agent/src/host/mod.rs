@@ -8,6 +8,7 @@
     reason = "this is the door that the list points to"
 )]
 
+mod clock;
 mod failpoint;
 mod files;
 mod interrupt;
@@ -16,6 +17,7 @@ mod mounts;
 mod spawn;
 mod stopped_process;
 
+pub use clock::time_of_day_ahead;
 pub use failpoint::Failpoint;
 pub use files::{CopyEdit, MADE_FILE_PREFIX, OpenFolder};
 pub use interrupt::Interrupt;

@@ -8,7 +8,7 @@ use backburn_agent::helpers::HelperSpec;
 use backburn_agent::packet_filter::PacketEffect;
 use backburn_tests::crash::{Place, Trial, trial, trial_of_the_rescue};
 use backburn_tests::crash_cases::{
-    CASES, MACHINE_ONLY, MACHINE_ONLY_HELPER, PROGRAMS, chosen, repeats,
+    CASES, MACHINE_ONLY, MACHINE_ONLY_CHANGE, MACHINE_ONLY_HELPER, PROGRAMS, chosen, repeats,
 };
 use backburn_tests::crash_plugins::PLUGIN_CASES;
 use backburn_tests::crash_strike::Strike;
@@ -170,6 +170,7 @@ fn name_of_change(change: &Change) -> Option<&'static str> {
         Change::Kill(_) => Some("kill"),
         Change::FileLimit(_) => Some("file-limit"),
         Change::ProcessClock(_) => Some("process-clock"),
+        Change::HostClock(_) => Some(MACHINE_ONLY_CHANGE),
         Change::Helper(_) => Some("helper"),
         Change::Replace(_) => Some("replace"),
         Change::ReadOnlyMount(_) => Some("read-only-mount"),
@@ -210,6 +211,7 @@ fn changes_helpers_and_packet_effects_each_have_a_crash_case() {
         let all = [
             "file-limit",
             "helper",
+            "host-clock",
             "kill",
             "plug-in",
             "process-clock",
@@ -218,8 +220,10 @@ fn changes_helpers_and_packet_effects_each_have_a_crash_case() {
             "stop",
         ]
         .map(str::to_owned);
-        assert_eq!(changes, BTreeSet::from(all));
         // Its crash trials are in the virtual machine.
+        assert!(changes.insert(MACHINE_ONLY_CHANGE.to_owned()));
+        assert_eq!(changes, BTreeSet::from(all));
+        // So are this one's.
         assert!(helpers.insert(MACHINE_ONLY_HELPER.to_owned()));
         assert_eq!(helpers, serialized_variants::<HelperSpec>("role"));
         assert_eq!(effects, serialized_variants::<PacketEffect>("harm"));
