@@ -11,6 +11,7 @@ use crate::engine::EngineTask;
 use crate::host::end_own_group;
 use crate::metrics::Metrics;
 use crate::probes::ProbeJob;
+use crate::processes::{ProcessTable, Protection, seen_services};
 use backburn_experiments::document::HostMetric;
 use backburn_experiments::wire::ProbeOutcome;
 use nix::sys::signal::{SigSet, Signal};
@@ -29,6 +30,8 @@ pub enum ChildTask {
     Measure(Box<ProbeJob>),
     /// Report what this host can do; the path is the agent's state folder. The answer is a [`ProbeOutcome`].
     Examine(PathBuf),
+    /// List the services of this host that this does not protect. The answer is a [`ProbeOutcome`].
+    Services(Protection),
     /// Answer a question of the engine.
     Engine(EngineTask),
     /// Measure a metric of the host that is read from a path. The answer is a `Result<f64, String>`.
@@ -47,6 +50,13 @@ impl ChildTask {
             ChildTask::Examine(state) => {
                 let findings = json!(doctor::examine(&state));
                 serde_json::to_vec(&ProbeOutcome::Output(findings)).unwrap_or_default()
+            }
+            ChildTask::Services(protection) => {
+                let outcome = match seen_services(&ProcessTable::default(), &protection) {
+                    Ok(services) => ProbeOutcome::Output(json!(services)),
+                    Err(error) => ProbeOutcome::Broken(error.to_string()),
+                };
+                serde_json::to_vec(&outcome).unwrap_or_default()
             }
             ChildTask::Engine(task) => task.run(),
             ChildTask::Figure { metric, path } => {

@@ -6,7 +6,7 @@ mod common;
 
 use backburn_agent::doctor::{self, Availability};
 use backburn_agent::metrics::Metrics;
-use backburn_agent::processes::{Found, ProcessSelector, ProcessTable, Protection, SeenService};
+use backburn_agent::processes::{Found, ProcessSelector, ProcessTable, Protection, seen_services};
 use backburn_experiments::document::HostMetric;
 use backburn_experiments::wire::Refusal;
 use common::{VictimProcess, is_root, python, until};
@@ -418,7 +418,7 @@ fn services_are_those_that_listen_or_are_connected_and_that_nothing_protects() {
     let at = ([127, 0, 0, 1], port.trim().parse().unwrap()).into();
     let name = ProcessTable::default().name(victim.id.pid).unwrap();
     let seen = |protection: &Protection| {
-        let all = SeenService::all(&ProcessTable::default(), protection).unwrap();
+        let all = seen_services(&ProcessTable::default(), protection).unwrap();
         all.into_iter()
             .find(|service| service.listening.contains(&at))
     };

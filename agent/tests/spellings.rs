@@ -42,6 +42,11 @@ fn spelling_usual_ones_are_accepted() {
             json!({"process": {"name": "x"}, "offset": "1 hour"}),
         ),
         ("clock-skew", json!({"host": true, "offset": "-5 min"})),
+        ("service-stop", json!({"unit": "nginx"})),
+        (
+            "service-stop",
+            json!({"unit": "postgresql@15-main.service"}),
+        ),
         ("cpu-stress", json!({"load-percent": "80%"})),
         ("cpu-stress", json!({"load-percent": 80, "ramp": "1h30m"})),
         ("disk-fill", json!({"path": "/data", "size": "100m"})),

@@ -5,6 +5,7 @@
 #[path = "support/controller.rs"]
 mod controller;
 
+use backburn::pki::owner_certificate::OwnerCertificate;
 use controller::Controller;
 use serde_json::{Value, json};
 
@@ -231,6 +232,17 @@ fn alerts() -> String {
     std::fs::read_to_string(path).unwrap()
 }
 
+/// A certificate that the owner has made.
+fn owner_certificate(folder: &std::path::Path) -> std::sync::Arc<OwnerCertificate> {
+    use std::os::unix::fs::PermissionsExt as _;
+    let made = rcgen::generate_simple_self_signed(vec!["shop.example.org".into()]).unwrap();
+    let (certificate, key) = (folder.join("site.pem"), folder.join("site.key"));
+    std::fs::write(&certificate, made.cert.pem()).unwrap();
+    std::fs::write(&key, made.signing_key.serialize_pem()).unwrap();
+    std::fs::set_permissions(&key, std::fs::Permissions::from_mode(0o600)).unwrap();
+    OwnerCertificate::load(&certificate, &key).unwrap().into()
+}
+
 /// The metrics that a text names.
 fn named_metrics(text: &str) -> std::collections::BTreeSet<String> {
     let is_word = |character: char| character.is_ascii_alphanumeric() || character == '_';
@@ -242,7 +254,10 @@ fn named_metrics(text: &str) -> std::collections::BTreeSet<String> {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn metrics_named_by_an_alert_exist_with_help() {
     let data = tempfile::tempdir().unwrap();
-    let controller = Controller::start(data.path()).await;
+    // Some are there only with a certificate of the owner's.
+    let owner = owner_certificate(data.path());
+    let controller =
+        Controller::start_with(data.path(), |service| service.set_owner_certificate(owner)).await;
     controller
         .ask("POST", "/api/v1/halt", Some(&json!({})))
         .await;
@@ -260,6 +275,8 @@ async fn metrics_named_by_an_alert_exist_with_help() {
     }
     for sample in [
         "backburn_agents_known 0",
+        "backburn_tls_certificate_stale 0",
+        "backburn_status_page_failures_total 0",
         "backburn_halt_last_clean 1",
         "backburn_schedules_missed_total 0",
         "backburn_store_errors_total{kind=\"full\"} 0",

@@ -31,6 +31,7 @@ pub mod select;
 pub mod server_verifier;
 mod size_in_memory;
 pub mod substitute;
+pub mod suggest;
 pub mod terminal_text;
 pub mod text_table;
 pub mod timetable;

@@ -81,6 +81,12 @@ pub enum Command {
         /// Comes back with the answer, a [`Report::Probed`] with a list of findings.
         request: u64,
     },
+    /// Say which services run on the host, whom they are connected to, and which unit or container they are of, without those that the
+    /// agent's policy protects.
+    Services {
+        /// Comes back with the answer, a [`Report::Probed`] with a list of services.
+        request: u64,
+    },
     /// Tell all about the faults. Not part of the introduction: most controllers never ask, and it is long.
     Describe {
         /// Comes back with the answer.
@@ -215,7 +221,7 @@ pub enum Report {
         /// The figure, or why there is none.
         value: Result<f64, String>,
     },
-    /// The answer to [`Command::Probe`], and to [`Command::Examine`].
+    /// The answer to [`Command::Probe`], to [`Command::Examine`] and to [`Command::Services`].
     Probed {
         /// Number of the command that this answers.
         request: u64,

@@ -1,13 +1,13 @@
 // Plays what people do on the page, in headless Chromium. What to play and where is given as JSON in PAGE_TEST; each step that went as it
 // should is printed as a line, and the first that does not ends it with exit code 1.
 
-import { readFileSync, mkdirSync, mkdtempSync, rmSync } from 'node:fs';
+import { readFileSync, mkdirSync } from 'node:fs';
 import { createServer } from 'node:http';
 import { connect, createServer as createProxy } from 'node:net';
 import { createRequire } from 'node:module';
-import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { chromium } from 'playwright-core';
+import { liveDay } from './day.mjs';
+import { launch } from './launch.mjs';
 
 const given = JSON.parse(process.env.PAGE_TEST);
 const axe = readFileSync(createRequire(import.meta.url).resolve('axe-core/axe.min.js'), 'utf8');
@@ -276,7 +276,7 @@ async function gameDay(browser) {
   const lead = await open(browser, 'lead');
   await signIn(lead, given.operator);
   await goTo(lead, '#/game-days');
-  await lead.getByRole('button', { name: 'Prepare tabletop' }).focus();
+  await lead.locator('tr').filter({ has: lead.getByRole('cell', { name: 'day', exact: true }) }).getByRole('button', { name: 'Prepare tabletop' }).focus();
   await lead.keyboard.press('Enter');
   await lead.waitForURL(/#\/game-days\/gd-/);
   const hash = new URL(lead.url()).hash;
@@ -342,6 +342,55 @@ async function gameDay(browser) {
   if (shots) await report.screenshot({ path: join(shots, 'game-day-report.png'), fullPage: true });
 }
 
+/** A run with more samples than are drawn: everything that matters of it is there, and it is said how many points stand for how many. */
+async function long(browser) {
+  const page = await open(browser, 'long');
+  await signIn(page, given.admin);
+  await goTo(page, `#/runs/${given.run}`);
+  await page.locator('.probe canvas').first().waitFor();
+  const events = (await api(page, 'GET', `/api/v1/runs/${given.run}`)).body.events;
+  await until('the page says how many events there are', async () => (await page.locator('.run-head').innerText()).includes(`${events} events`));
+  const said = await page.locator('.sentence').allInnerTexts();
+  check(said.length === given.probes, `every probe has a chart (${said.length})`);
+  const [, points] = said[0].match(new RegExp(`^${given.each} samples, drawn as (\\d+) of them: the first, the last, the extremes`)) ?? [];
+  check(points > 1000 && points <= 2000, `it is said how many points stand for how many samples (${said[0]})`);
+  check(said.every((one) => one.includes(' 10 outside, 0 unknown')), 'all failures are counted');
+  check((await page.locator('.timeline li', { hasText: 'is outside its tolerance' }).count()) === given.probes, 'the timeline has when each probe failed');
+  check((await page.locator('.faults .fault').innerText()).includes('seen to be gone'), 'the fault and its end are shown');
+
+  // What is drawn has each spike and each failure, after every step that leaves samples out: the server's, the model's and the chart's.
+  const kept = await page.evaluate(async ([run, spike]) => {
+    const [{ RunModel }, { standing, at }] = await Promise.all([import('/assets/run_model.js'), import('/assets/series.js')]);
+    const condensed = await (await fetch(`/api/v1/runs/${run}/condensed`, { headers: { 'x-backburn-page': '1' } })).json();
+    const model = new RunModel();
+    model.open(condensed, performance.now());
+    // It goes on for long: many more samples, within and quick, and one that is not.
+    for (let number = 1; number <= 30_000; number += 1) {
+      const isLow = number === 12_345;
+      model.take({ event: 'sampled', at: '2026-11-01T12:00:00Z', elapsed: condensed.elapsed + number / 5, probe: [...model.probes.keys()][0], hypothesis: true,
+        judgement: isLow ? 'unknown' : 'within', output: isLow ? -77 : 100, took: '5ms' }, performance.now());
+    }
+    const [first, second] = [...model.probes.values()];
+    const drawn = (probe, ys) => {
+      const places = standing(probe.x, [ys], probe.judgement, 2_000);
+      return { ys: at(ys, places), judgements: at(probe.judgement, places), count: (places ?? ys).length };
+    };
+    const [values, times] = [drawn(first, first.value), drawn(second, second.took)];
+    return {
+      kept: first.x.length, counts: first.counts, count: values.count, isSorted: first.x.every((x, place) => place === 0 || x >= first.x[place - 1]),
+      spike: values.ys.includes(spike), low: values.ys.includes(-77), slow: times.ys.includes(4321), outside: values.judgements.includes('outside'), unknown: values.judgements.includes('unknown'),
+    };
+  }, [given.run, given.spike]);
+  check(kept.kept <= 8_000 && kept.count <= 2_000 && kept.isSorted, `memory is bounded (${kept.kept} kept, ${kept.count} drawn)`);
+  check(kept.counts.within + kept.counts.outside + kept.counts.unknown === given.each + 30_000, 'every sample counts');
+  check(kept.spike && kept.low && kept.slow && kept.outside && kept.unknown, `no spike and no failure is hidden (${JSON.stringify(kept)})`);
+  await serious(page, 'a long run');
+  await shoot(page, 'long');
+
+  // The last notes are listed, and how many are not.
+  await until('notes are listed, and it is said how many are not', async () => (await page.locator('section', { hasText: 'Notes and marks' }).innerText()).includes('100 earlier ones are not listed here'));
+}
+
 /** The page of one run on this host: its address is good once. */
 async function local(browser) {
   const page = await open(browser, 'local');
@@ -369,14 +418,10 @@ async function local(browser) {
   expectsErrors = true;
 }
 
-const data = mkdtempSync(join(tmpdir(), 'backburn-browser-'));
-const browser = await chromium.launch({
-  executablePath: process.env.BACKBURN_CHROMIUM ?? '/usr/bin/chromium', headless: true,
-  args: ['--headless', '--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run', '--disable-background-networking', '--disable-component-update', '--disable-sync', '--disable-dev-shm-usage'],
-  env: { ...process.env, HOME: data },
-});
+const { browser, end } = await launch();
 try {
   if (given.play === 'local') await local(browser);
+  else if (given.play === 'long') await long(browser);
   else {
     given.url = await startWay(given.url);
     const run = await fleet(browser);
@@ -384,6 +429,7 @@ try {
     await viewer(browser);
     await foreign(browser);
     if (given.blind) await gameDay(browser);
+    if (given.drill) await liveDay(browser, { open, signIn, goTo, until, check, serious, shoot, watch, expectErrors: (are) => { expectsErrors = are; } }, given);
   }
   check(complaints.length === 0, `the console has no complaint${complaints.map((one) => `\n  ${one}`).join('')}`);
 } catch (error) {
@@ -391,7 +437,6 @@ try {
   if (shots) for (const [at, page] of browser.contexts().flatMap((one) => one.pages()).entries()) await page.screenshot({ path: join(shots, `failed-${at}.png`) }).catch(() => {});
   process.exitCode = 1;
 } finally {
-  await browser.close();
+  await end();
   way.close?.();
-  rmSync(data, { recursive: true, force: true });
 }

@@ -31,6 +31,17 @@ pub const MACHINE_ONLY_HELPER: &str = "host-power";
 /// `tests/tests/machine/host_clock.rs`.
 pub const MACHINE_ONLY_CHANGE: &str = "host-clock";
 
+/// The fault that needs a systemd, which is struck under one of the tests' own: `tests/tests/kernel/service_stop.rs`.
+pub const SERVICE_CASE: Case = Case {
+    name: "service-stop",
+    fault: "service-stop",
+    arguments: |world| json!({"unit": world.service()}),
+    duration: SHORT,
+    victims_survive: true,
+};
+/// The change of it, as the ledger names it.
+pub const SERVICE_CHANGE: &str = "stopped-units";
+
 /// Every other fault, in each way that it can do its harm.
 pub const CASES: &[Case] = &[
     Case {

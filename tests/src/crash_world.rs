@@ -6,6 +6,7 @@ use crate::canary;
 use crate::frozen_disk::FrozenDisk;
 use crate::network::Wire;
 use crate::processes::{self, Process};
+use crate::service_manager::{self, VICTIM};
 use crate::wait::wait_within;
 use std::cell::Cell;
 use std::io::{BufRead as _, BufReader};
@@ -29,6 +30,8 @@ pub struct World {
     replaceable: tempfile::TempDir,
     /// Whether a trial freezes the file system that can be frozen.
     freezes: Cell<bool>,
+    /// Whether a trial stops the service [`VICTIM`].
+    stops: Cell<bool>,
     /// To another network namespace.
     wire: Wire,
 }
@@ -96,6 +99,7 @@ impl World {
             canaries,
             replaceable,
             freezes: Cell::new(false),
+            stops: Cell::new(false),
             wire,
         }
     }
@@ -131,6 +135,12 @@ impl World {
         DISK.with(FrozenDisk::path)
     }
 
+    /// A service of the systemd that the trial is under.
+    pub fn service(&self) -> &'static str {
+        self.stops.set(true);
+        VICTIM
+    }
+
     /// A path beside the folder, at which nothing is.
     pub fn marker(&self) -> std::path::PathBuf {
         self.files.path().with_extension("marker")
@@ -147,7 +157,12 @@ impl World {
             .collect();
         for process in processes::alive().into_values() {
             let is_left_out = !with_victims && victims.contains(&process.pid);
-            if !ours.contains(&process.pid) && !is_left_out {
+            // Another run of a service has other processes; that it runs is looked at below.
+            let of_service = || {
+                let group = std::fs::read_to_string(format!("/proc/{}/cgroup", process.pid));
+                group.is_ok_and(|group| group.contains(VICTIM))
+            };
+            if !ours.contains(&process.pid) && !is_left_out && !of_service() {
                 lines.push(state(&process));
             }
         }
@@ -158,6 +173,13 @@ impl World {
         lines.push(file(&self.file()));
         if self.freezes.get() && !DISK.with(FrozenDisk::takes_writes) {
             lines.push("frozen".to_owned());
+        }
+        if self.stops.get() {
+            let (state, _) = service_manager::state(VICTIM);
+            if state != "active" {
+                lines.push(format!("{VICTIM} is {state}"));
+            }
+            lines.extend(service_manager::units_of_backburn());
         }
         // What a plug-in of a trial makes, see `crash_plugins`.
         lines.push(format!("marker {}", self.marker().exists()));

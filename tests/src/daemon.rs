@@ -70,6 +70,11 @@ impl Daemon {
         *self = Daemon::start_at(&self.data.clone(), &self.address.to_string());
     }
 
+    /// The token of its first admin.
+    pub fn token(&self) -> &str {
+        &self.token
+    }
+
     /// Its process id.
     pub fn pid(&self) -> u32 {
         self.child.id()

@@ -13,6 +13,7 @@ mod process_helper;
 mod read_only_mount;
 mod replace_file;
 mod stop;
+mod stopped_units;
 mod unreadable;
 
 pub(crate) use file_limit::check_limitable;
@@ -28,6 +29,7 @@ pub use read_only_mount::ReadOnlyMount;
 pub use replace_file::{FilePatch, OriginalFile, ReplaceFile};
 pub use stop::Stop;
 pub(crate) use stop::is_stopped;
+pub use stopped_units::{StoppedUnit, StoppedUnits, UnitRole};
 pub use unreadable::UnreadableChange;
 
 use crate::host::{Host, HostError};
@@ -66,6 +68,8 @@ pub enum Change {
     Replace(ReplaceFile),
     /// A mount is read-only.
     ReadOnlyMount(ReadOnlyMount),
+    /// Units of systemd's are stopped.
+    StoppedUnits(StoppedUnits),
     /// A plug-in changes something.
     #[serde(rename = "plug-in")]
     Plugin(Box<PluginChange>),
@@ -118,6 +122,7 @@ impl Change {
             Change::Helper(change) => change,
             Change::Replace(change) => change,
             Change::ReadOnlyMount(change) => change,
+            Change::StoppedUnits(change) => change,
             Change::Plugin(change) => &**change,
             Change::Unreadable(change) => change,
         }

@@ -5,8 +5,8 @@ use crate::engine::PlanTask;
 use crate::exit_code;
 use crate::host::Host;
 use crate::policy::HostPolicy;
-use crate::processes::{ProcessTable, SeenService};
-use crate::suggest::{Suggestion, suggestions};
+use crate::processes::{ProcessTable, seen_services};
+use backburn_experiments::suggest::{MAX_SUGGESTIONS, Suggestion, suggestions};
 use backburn_experiments::terminal_text::escape;
 use backburn_experiments::text_table::format_table;
 use backburn_experiments::wire::{InjectionRequest, Refusal};
@@ -16,8 +16,6 @@ use std::io::Write as _;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
-/// The most experiments that are suggested.
-const MAX_SUGGESTIONS: usize = 60;
 /// How long a reason is in the table, in characters.
 const REASON_LENGTH: usize = 110;
 
@@ -49,7 +47,7 @@ pub(super) fn suggest(
     json: bool,
 ) -> Result<u8, CommandError> {
     let table = ProcessTable::default();
-    let services = SeenService::all(&table, &policy.protect)
+    let services = seen_services(&table, &policy.protect)
         .map_err(|error| Refusal::new("process-table", error.to_string()))?;
     let (mut ready, mut left_out) = (Vec::new(), BTreeMap::<String, Vec<String>>::new());
     for suggestion in suggestions(services).into_iter().take(MAX_SUGGESTIONS) {
@@ -144,5 +142,33 @@ fn shortened(reason: &str) -> String {
             .chain(['…'])
             .collect(),
         false => reason.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use backburn_experiments::suggest::SeenService;
+
+    #[test]
+    fn suggestions_have_arguments_that_their_faults_accept() {
+        let service = SeenService {
+            name: "shop".into(),
+            processes: 1,
+            unit: Some("shop.service".into()),
+            container: None,
+            is_in_own_network: true,
+            listening: ["0.0.0.0:8080".parse().unwrap()].into(),
+            peers: ["10.0.0.7:5432".parse().unwrap()].into(),
+        };
+        let mut of_container = service.clone();
+        of_container.container = Some("abababababab".into());
+        of_container.is_in_own_network = false;
+        let all = suggestions(vec![service, of_container]);
+        assert!(all.len() >= 20, "{}", all.len());
+        for one in all {
+            let fault = crate::faults::find(one.fault).unwrap();
+            assert_eq!(fault.check(&one.arguments), [], "{}", one.name);
+        }
     }
 }

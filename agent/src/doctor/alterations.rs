@@ -8,6 +8,7 @@ use crate::capabilities::{
 use crate::changes::SkewedProcess;
 use crate::helpers::{FileOperation, FileTamper, FileVerdict};
 use crate::processes::ProcessTable;
+use crate::systemd::ServiceManager;
 use crate::units::SYSCALLS;
 use crate::vdso::MAX_MARK_BYTES;
 use backburn_experiments::HumanDuration;
@@ -21,6 +22,7 @@ pub(super) fn examine() -> Vec<HostFinding> {
         limits(),
         threads(),
         mounts(),
+        service_manager(),
         whole_host(),
         host_clock(),
     ]
@@ -129,6 +131,34 @@ fn mounts() -> HostFinding {
                 mounts.len()
             ),
             "",
+        ),
+    }
+}
+
+fn service_manager() -> HostFinding {
+    let name = "service manager";
+    let version = ServiceManager::connect().map(|mut manager| manager.version());
+    match version {
+        Ok(Ok(version)) => finding(
+            name,
+            Availability::Yes,
+            format!("systemd {version}, which starts again what `service-stop` has stopped"),
+            "",
+        ),
+        Ok(Err(error)) => finding(
+            name,
+            Availability::No,
+            error.to_string(),
+            "`service-stop` requires a systemd that answers",
+        ),
+        Err(none) => finding(
+            name,
+            Availability::No,
+            none.to_string(),
+            &format!(
+                "`service-stop` requires systemd as process 1: {}",
+                none.hint()
+            ),
         ),
     }
 }

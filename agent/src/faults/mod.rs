@@ -42,6 +42,7 @@ mod process_pause;
 mod proxy_endpoints;
 mod redis_fail;
 mod request_plan;
+mod service_stop;
 mod syscall_calls;
 mod syscall_error;
 mod syscall_latency;
@@ -91,6 +92,7 @@ pub const FAULTS: &[Fault] = &[
     Fault::of::<process_kill::ProcessKill>(),
     Fault::of::<process_pause::ProcessPause>(),
     Fault::of::<redis_fail::RedisFail>(),
+    Fault::of::<service_stop::ServiceStop>(),
     Fault::of::<syscall_error::SyscallError>(),
     Fault::of::<syscall_latency::SyscallLatency>(),
     Fault::of::<tcp_proxy::TcpProxy>(),

@@ -16,6 +16,7 @@ mod memory;
 mod mounts;
 mod spawn;
 mod stopped_process;
+mod units;
 
 pub use clock::time_of_day_ahead;
 pub use failpoint::Failpoint;
@@ -115,6 +116,12 @@ impl Host {
             interrupt: Some(Arc::clone(interrupt)),
             ..self.for_thread()
         }
+    }
+
+    /// Whether the work that this is for was called off.
+    pub fn is_interrupted(&self) -> bool {
+        let interrupt = self.interrupt.as_ref();
+        interrupt.is_some_and(|interrupt| interrupt.is_raised())
     }
 
     fn children(&self) -> MutexGuard<'_, BTreeMap<String, ProcessId>> {

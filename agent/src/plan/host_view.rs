@@ -10,6 +10,7 @@ use crate::mounts::{Mount, MountIdentity, MountUser};
 use crate::netlink::{ForeignChain, Interface, ListeningSocket, Namespace};
 use crate::packet_filter::{PacketFilter, Shaping};
 use crate::processes::{Cgroup, Descriptors, ProcessId, ProcessTable, ThreadRoom};
+use crate::systemd::{FoundUnit, NoServiceManager};
 use std::fmt;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -103,6 +104,12 @@ pub trait HostView: fmt::Debug {
     /// # Errors
     /// It is gone, or that did not show in time.
     fn takes_writes(&self, mount: &MountIdentity) -> io::Result<bool>;
+
+    /// A unit of systemd's, by one of its names. One that does not exist is found as not loaded.
+    ///
+    /// # Errors
+    /// systemd does not run here, or does not answer.
+    fn unit(&self, name: &str) -> Result<FoundUnit, NoServiceManager>;
 
     /// Asks the kernel whether it would let the agent decide about these operations on files.
     ///

@@ -16,6 +16,7 @@ use crate::mounts::{
 use crate::netlink::{self, Interface, Namespace};
 use crate::packet_filter::{PacketFilter, Shaping};
 use crate::processes::{Cgroup, Descriptors, ProcessId, ProcessTable, ThreadRoom};
+use crate::systemd::{FoundUnit, NoServiceManager, ServiceManager};
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs as _, UdpSocket};
 use std::path::{Path, PathBuf};
@@ -143,6 +144,11 @@ impl HostView for LocalHost {
     fn takes_writes(&self, mount: &MountIdentity) -> io::Result<bool> {
         let system = OpenFileSystem::of(mount)?;
         system.map_or(Ok(false), |system| system.takes_writes())
+    }
+
+    fn unit(&self, name: &str) -> Result<FoundUnit, NoServiceManager> {
+        let found = ServiceManager::connect()?.unit(name);
+        found.map_err(|error| NoServiceManager::Failed(error.to_string()))
     }
 
     fn check_file_events(&self, tamper: &FileTamper) -> io::Result<()> {

@@ -20,6 +20,7 @@ mod selector;
 mod services;
 mod signals;
 mod sockets;
+mod survey;
 mod thread_room;
 mod users;
 mod visibility;
@@ -36,7 +37,7 @@ pub(crate) use scan::HELPER_NAME;
 pub use scan::{ProcessTable, Stat};
 pub use search::Found;
 pub use selector::{OneOrMany, Order, ProcessSelector, Relative, UserOf};
-pub use services::SeenService;
+pub use services::seen_services;
 pub use signals::{SIGKILL, SignalName, SignalState, signal_number};
 pub use thread_room::ThreadRoom;
 

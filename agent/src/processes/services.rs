@@ -4,6 +4,7 @@
 use super::cgroup::{cgroup_parts, cgroup_paths};
 use super::protection::ProtectionCheck;
 use super::{ProcessTable, Protection};
+use backburn_experiments::suggest::SeenService;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -15,25 +16,6 @@ const LISTEN: &str = "0A";
 /// How many characters of a container's id name it, as `docker ps` shows it.
 const CONTAINER_ID_LENGTH: usize = 12;
 
-/// A service that runs: processes of one name, of one unit or container, that listen on the same addresses.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct SeenService {
-    /// The name of its processes.
-    pub name: String,
-    /// How many processes it has.
-    pub processes: usize,
-    /// The systemd unit, if it is one of the system's services.
-    pub unit: Option<String>,
-    /// The beginning of the id of the container that it runs in.
-    pub container: Option<String>,
-    /// Whether it is in the network of the agent.
-    pub is_in_own_network: bool,
-    /// The TCP addresses that it listens on.
-    pub listening: BTreeSet<SocketAddr>,
-    /// The TCP addresses that it is connected to, not counting those of its clients.
-    pub peers: BTreeSet<SocketAddr>,
-}
-
 /// A TCP socket as the tables of a network show it.
 struct TcpEntry {
     here: SocketAddr,
@@ -44,70 +26,70 @@ struct TcpEntry {
 /// The TCP sockets of a network, by inode.
 type TcpTable = BTreeMap<u64, TcpEntry>;
 
-impl SeenService {
-    /// All services that listen or are connected and that nothing protects, ordered by name.
-    ///
-    /// # Errors
-    /// The process table cannot be listed.
-    pub fn all(table: &ProcessTable, protection: &Protection) -> io::Result<Vec<Self>> {
-        let spare = ProtectionCheck::new(table, protection);
-        let own = own_network(table);
-        let mut networks: BTreeMap<PathBuf, TcpTable> = BTreeMap::new();
-        // Services of one name that listen on different ports are different ones.
-        let mut found: BTreeMap<_, Self> = BTreeMap::new();
-        for pid in table.pids()? {
-            let Some((process, stat)) = table.process_and_stat(pid) else {
-                continue;
-            };
-            if spare.reason(&process, &stat).is_some() {
-                continue;
-            }
-            // A process that has ended, or that the agent may not read, tells nothing.
-            let (Ok(network), Ok(descriptors)) =
-                (table.link(pid, "ns/net"), table.entries(pid, "fd"))
-            else {
-                continue;
-            };
-            let folder = table.root().join(pid.to_string());
-            let sockets = (networks.entry(network.clone())).or_insert_with(|| tcp_table(&folder));
-            let (mut listening, mut peers) = (BTreeSet::new(), BTreeSet::new());
-            for descriptor in descriptors {
-                let Ok(target) = table.link(pid, &format!("fd/{descriptor}")) else {
-                    continue;
-                };
-                match inode(&target).and_then(|inode| sockets.get(&inode)) {
-                    Some(socket) if socket.is_listening => drop(listening.insert(socket.here)),
-                    Some(socket) if !is_of_client(sockets, socket) => {
-                        peers.insert(socket.there);
-                    }
-                    _ => {}
-                }
-            }
-            if listening.is_empty() && peers.is_empty() {
-                continue;
-            }
-            let (unit, container) = owner(table, pid);
-            let key = (
-                process.name.clone(),
-                unit.clone(),
-                container.clone(),
-                listening.clone(),
-            );
-            let service = found.entry(key).or_insert_with(|| SeenService {
-                name: process.name.clone(),
-                processes: 0,
-                unit,
-                container,
-                is_in_own_network: own.as_ref() == Some(&network),
-                listening: BTreeSet::new(),
-                peers: BTreeSet::new(),
-            });
-            service.processes += 1;
-            service.listening.extend(listening);
-            service.peers.extend(peers);
+/// All services that listen or are connected and that nothing protects, ordered by name.
+///
+/// # Errors
+/// The process table cannot be listed.
+pub fn seen_services(
+    table: &ProcessTable,
+    protection: &Protection,
+) -> io::Result<Vec<SeenService>> {
+    let spare = ProtectionCheck::new(table, protection);
+    let own = own_network(table);
+    let mut networks: BTreeMap<PathBuf, TcpTable> = BTreeMap::new();
+    // Services of one name that listen on different ports are different ones.
+    let mut found: BTreeMap<_, SeenService> = BTreeMap::new();
+    for pid in table.pids()? {
+        let Some((process, stat)) = table.process_and_stat(pid) else {
+            continue;
+        };
+        if spare.reason(&process, &stat).is_some() {
+            continue;
         }
-        Ok(found.into_values().collect())
+        // A process that has ended, or that the agent may not read, tells nothing.
+        let (Ok(network), Ok(descriptors)) = (table.link(pid, "ns/net"), table.entries(pid, "fd"))
+        else {
+            continue;
+        };
+        let folder = table.root().join(pid.to_string());
+        let sockets = (networks.entry(network.clone())).or_insert_with(|| tcp_table(&folder));
+        let (mut listening, mut peers) = (BTreeSet::new(), BTreeSet::new());
+        for descriptor in descriptors {
+            let Ok(target) = table.link(pid, &format!("fd/{descriptor}")) else {
+                continue;
+            };
+            match inode(&target).and_then(|inode| sockets.get(&inode)) {
+                Some(socket) if socket.is_listening => drop(listening.insert(socket.here)),
+                Some(socket) if !is_of_client(sockets, socket) => {
+                    peers.insert(socket.there);
+                }
+                _ => {}
+            }
+        }
+        if listening.is_empty() && peers.is_empty() {
+            continue;
+        }
+        let (unit, container) = owner(table, pid);
+        let key = (
+            process.name.clone(),
+            unit.clone(),
+            container.clone(),
+            listening.clone(),
+        );
+        let service = found.entry(key).or_insert_with(|| SeenService {
+            name: process.name.clone(),
+            processes: 0,
+            unit,
+            container,
+            is_in_own_network: own.as_ref() == Some(&network),
+            listening: BTreeSet::new(),
+            peers: BTreeSet::new(),
+        });
+        service.processes += 1;
+        service.listening.extend(listening);
+        service.peers.extend(peers);
     }
+    Ok(found.into_values().collect())
 }
 
 /// The network that the agent is in; that of process 1 in a made-up table.

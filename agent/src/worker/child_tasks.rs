@@ -16,6 +16,8 @@ const MAX_DRY_RUN_PLANS: usize = 16;
 
 /// How long a child may take to examine what the host can do.
 const EXAMINE_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long a child may take to list the host's services.
+const SERVICES_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// What a child's answer is for.
 #[derive(Debug)]
@@ -123,6 +125,15 @@ impl Worker {
         let purpose = ChildPurpose::Probe { request, timed_out };
         let task = ChildTask::Examine(self.state.clone());
         self.start_task(&task, EXAMINE_TIMEOUT, purpose);
+    }
+
+    /// Has a child list the services of this host that the policy does not protect. Nothing is tried or touched.
+    pub(super) fn list_services(&mut self, request: u64) {
+        let late = format!("it took more than {}", HumanDuration(SERVICES_TIMEOUT));
+        let timed_out = ProbeOutcome::Broken(late);
+        let purpose = ChildPurpose::Probe { request, timed_out };
+        let task = ChildTask::Services(self.engine.policy().protect.clone());
+        self.start_task(&task, SERVICES_TIMEOUT, purpose);
     }
 
     /// Measures a metric of the host: at once if the kernel has it, by a child if it is read from a path, which may hang.

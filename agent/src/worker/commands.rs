@@ -82,6 +82,7 @@ impl Worker {
             Command::Examine { request } => {
                 self.examine(request);
             }
+            Command::Services { request } => self.list_services(request),
             Command::Describe { request } => {
                 let faults = (crate::faults::FAULTS.iter())
                     .map(crate::faults::Fault::describe)

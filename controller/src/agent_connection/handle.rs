@@ -4,6 +4,7 @@ use super::line;
 use super::requests::{PendingRequests, locked};
 use backburn_experiments::HumanDuration;
 use backburn_experiments::document::{HostProvider, Provider};
+use backburn_experiments::suggest::SeenService;
 use backburn_experiments::wire::{
     Command, FaultDescription, InjectionId, InjectionRequest, PlanView, ProbeOutcome, Refusal,
     Report, UnrevertedInjection,
@@ -143,6 +144,25 @@ impl AgentHandle {
             Some(Report::Probed { outcome, .. }) => outcome,
             Some(Report::Refused { refusal, .. }) => ProbeOutcome::Broken(refusal.to_string()),
             _ => ProbeOutcome::Broken(NO_ANSWER.into()),
+        }
+    }
+
+    /// Lists the services of the agent's host that its policy does not protect.
+    ///
+    /// # Errors
+    /// Why there is no list: the agent is too old, does not answer, or failed.
+    pub async fn services(&self) -> Result<Vec<SeenService>, String> {
+        let request = self.next_request_id();
+        let command = Command::Services { request };
+        match self.request(request, command).await {
+            Some(Report::Probed { outcome, .. }) => match outcome {
+                ProbeOutcome::Output(services) => {
+                    serde_json::from_value(services).map_err(|error| error.to_string())
+                }
+                ProbeOutcome::NoAnswer(why) | ProbeOutcome::Broken(why) => Err(why),
+            },
+            Some(Report::Refused { refusal, .. }) => Err(refusal.to_string()),
+            _ => Err(NO_ANSWER.into()),
         }
     }
 

@@ -14,12 +14,13 @@ use serde_json::Value;
 use std::collections::BTreeSet;
 
 /// The operations that a blind token may use.
-const OPEN_OPERATIONS: [(&str, &str); 24] = [
+const OPEN_OPERATIONS: [(&str, &str); 25] = [
     ("GET", "/metrics"),
     ("GET", "/api/v1/faults"),
     ("GET", "/api/v1/runs"),
     ("GET", "/api/v1/runs/{run}"),
     ("GET", "/api/v1/runs/{run}/events"),
+    ("GET", "/api/v1/runs/{run}/condensed"),
     ("GET", "/api/v1/runs/{run}/stream"),
     ("GET", "/api/v1/runs/{run}/notes"),
     ("POST", "/api/v1/runs/{run}/notes"),

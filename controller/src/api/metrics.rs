@@ -260,6 +260,12 @@ impl Collector for ServiceCollector {
                 (Some(("outcome", "failed")), failed),
             ],
         )?;
+        encode_counter(
+            &mut encoder,
+            "status_page_failures",
+            "How often the status page that the policy names could not be written",
+            vec![(None, service.status_page_failures())],
+        )?;
         if let Ok(counts) = service.action_counts() {
             let counts = [
                 ("open", counts.open),

@@ -6,6 +6,7 @@ mod agents;
 mod audit;
 mod auth;
 mod blind;
+mod condensed;
 mod connection;
 mod coverage;
 mod experiments;
@@ -29,6 +30,7 @@ mod schedules;
 mod session;
 mod settings;
 mod stream;
+mod suggestions;
 mod teams;
 mod tokens;
 pub mod types;
@@ -75,6 +77,7 @@ pub struct Api {
     seen: Arc<Mutex<BTreeMap<String, ApiTokenRecord>>>,
     metrics: Arc<ApiMetrics>,
     followers: Arc<Semaphore>,
+    condensed: Arc<condensed::CondensedJournals>,
     denial_counts: Arc<Mutex<BTreeMap<String, auth::DenialCount>>>,
 }
 
@@ -114,6 +117,7 @@ impl Api {
             authority,
             seen: Arc::default(),
             metrics,
+            condensed: Arc::default(),
             followers: Arc::new(Semaphore::new(MAX_FOLLOWERS)),
             denial_counts: Arc::default(),
         }
@@ -192,6 +196,7 @@ fn described() -> (Router<Api>, utoipa::openapi::OpenApi) {
         .routes(routes!(inline_experiments::plan_given))
         .routes(routes!(runs::get))
         .routes(routes!(runs::events))
+        .routes(routes!(condensed::condensed))
         .routes(routes!(notes::of_run, notes::add_to_run))
         .routes(routes!(notes::stream_of_run))
         .routes(routes!(runs::trace))
@@ -233,6 +238,7 @@ fn described() -> (Router<Api>, utoipa::openapi::OpenApi) {
         .routes(routes!(agents::label))
         .routes(routes!(agents::faults))
         .routes(routes!(agents::doctor))
+        .routes(routes!(suggestions::suggest))
         .routes(routes!(tokens::join_tokens, tokens::make_join_token))
         .routes(routes!(tokens::remove_join_token))
         .routes(routes!(tokens::list, tokens::make))

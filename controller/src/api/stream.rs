@@ -27,6 +27,9 @@ const EVENTS_PER_READ: u32 = 200;
 /// How often a comment is sent while nothing happens, so that no proxy closes an idle connection.
 const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(15);
 
+/// How long at the least from one read of a live journal to the next. Events that come in between are sent together: many followers of a
+/// busy run would otherwise each read the store for every event.
+const READ_INTERVAL: Duration = Duration::from_millis(50);
 /// How often it is checked whether a run without a runner is closed.
 const CLOSE_POLL_INTERVAL: Duration = Duration::from_millis(50);
 /// How often it is checked whether a run that waits for approval has started.
@@ -130,6 +133,7 @@ impl Follower {
             if let Some(changes) = &mut self.changes {
                 changes.borrow_and_update();
             }
+            let read_at = Instant::now();
             let (service, who) = (Arc::clone(&self.api.service), self.who.clone());
             let (run, after) = (self.run.clone(), self.after);
             // A failure of the store ends the stream; the client connects again and continues where it was.
@@ -172,7 +176,11 @@ impl Follower {
                 Some(changes) => loop {
                     let change = tokio::time::timeout(TOKEN_CHECK_INTERVAL, changes.changed());
                     match change.await {
-                        Ok(Ok(())) => break,
+                        Ok(Ok(())) => {
+                            let wait = READ_INTERVAL.saturating_sub(read_at.elapsed());
+                            tokio::time::sleep(wait).await;
+                            break;
+                        }
                         Ok(Err(_)) => {
                             // The runner is gone, and the store is about to close the run.
                             self.changes = None;

@@ -79,9 +79,8 @@ enum CliCommand {
     /// List the faults, or describe one
     #[command(disable_help_flag = true)]
     Faults(AgentArguments),
-    /// Suggest experiments for what runs on this host
-    #[command(disable_help_flag = true)]
-    Suggest(AgentArguments),
+    /// Suggest experiments for what runs on this host, or on the hosts of a controller's agents
+    Suggest(remote::suggest::SuggestCommand),
     /// Print the JSON Schema of experiments, of game days or of the controller's policy
     Schema(SchemaCommand),
     /// Print the OpenAPI description of the controller's HTTP API
@@ -328,7 +327,10 @@ pub(crate) fn main(words: Vec<OsString>) -> ExitCode {
         }
         CliCommand::Faults(passed) => return agent("faults", passed),
         CliCommand::Revert(passed) => return agent("revert", passed),
-        CliCommand::Suggest(passed) => return agent("suggest", passed),
+        CliCommand::Suggest(command) => match command.local_words() {
+            Some(words) => return backburn_agent::main(&["agent"], words),
+            None => remote::suggest::on_fleet(&command),
+        },
         CliCommand::Agent(passed) => return backburn_agent::main(&["agent"], passed.words),
         CliCommand::Completions(command) => {
             manual::print_completions(command.shell);
@@ -375,7 +377,7 @@ fn agent_help(words: &[OsString]) -> Option<ExitCode> {
         "agent" => std::iter::once("help".into())
             .chain(rest.iter().cloned())
             .collect(),
-        "faults" | "revert" | "suggest" => vec!["help".into(), command.clone()],
+        "faults" | "revert" => vec!["help".into(), command.clone()],
         _ => return None,
     };
     Some(backburn_agent::main(&["agent"], passed))

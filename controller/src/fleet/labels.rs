@@ -23,6 +23,15 @@ impl Fleet {
         self.granted().insert(name.to_owned(), granted);
     }
 
+    /// The labels that this agent is granted.
+    pub fn granted_to(&self, name: &str) -> Labels {
+        let granted = self.granted();
+        granted
+            .get(name)
+            .map(|of| of.labels.clone())
+            .unwrap_or_default()
+    }
+
     /// Locked after the members if both are needed.
     pub(super) fn granted(&self) -> MutexGuard<'_, BTreeMap<String, GrantedLabels>> {
         self.granted.lock().unwrap_or_else(PoisonError::into_inner)

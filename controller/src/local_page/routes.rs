@@ -3,8 +3,10 @@
 use super::{PageState, lock, stream};
 use crate::api::ApiProblem;
 use crate::api::types::{
-    ExperimentInfo, HaltResult, HaltStatus, RunInfo, RunJournalEntry, SessionInfo, StopResult,
+    CondensedRunInfo, ExperimentInfo, HaltResult, HaltStatus, RunInfo, RunJournalEntry,
+    SessionInfo, StopResult,
 };
+use crate::condensed::CondensedJournal;
 use crate::page::session::{cookie_value, foreign_request};
 use axum::extract::{Path, Request, State};
 use axum::http::{HeaderMap, StatusCode, header};
@@ -31,6 +33,7 @@ pub(super) fn router(shared: Arc<PageState>) -> Router {
         .route("/api/v1/runs", get(runs))
         .route("/api/v1/runs/{run}", get(run))
         .route("/api/v1/runs/{run}/events", get(events))
+        .route("/api/v1/runs/{run}/condensed", get(condensed))
         .route("/api/v1/runs/{run}/stream", get(stream::stream))
         .route("/api/v1/runs/{run}/stop", post(stop))
         .route("/api/v1/experiments/{run}", get(experiment))
@@ -186,6 +189,21 @@ async fn events(
         entries.collect()
     });
     found.map(Json).ok_or_else(not_there)
+}
+
+async fn condensed(
+    State(shared): Local,
+    Path(run): Path<String>,
+) -> Result<Json<CondensedRunInfo>, ApiProblem> {
+    // Entries are shared, so that the run does not wait for this.
+    let entries = shared.of_run(&run, |run| run.entries.clone());
+    let mut journal = CondensedJournal::default();
+    for entry in entries.ok_or_else(not_there)? {
+        journal
+            .entry(&entry)
+            .map_err(|why| ApiProblem::new(StatusCode::INTERNAL_SERVER_ERROR, "journal", why))?;
+    }
+    Ok(Json(CondensedRunInfo::from(&journal)))
 }
 
 async fn stop(

@@ -2,10 +2,11 @@
 
 use super::PageState;
 use crate::api::ApiProblem;
-use axum::extract::{Path, State};
+use axum::extract::{Path, Query, State};
 use axum::http::HeaderMap;
 use axum::response::sse::{Event, KeepAlive, Sse};
 use futures_util::stream::{Stream, unfold};
+use serde::Deserialize;
 use std::convert::Infallible;
 use std::sync::Arc;
 use tokio::sync::watch;
@@ -20,10 +21,19 @@ struct LocalFollower {
     changes: watch::Receiver<u64>,
 }
 
+/// Where in the journal a browser that comes back goes on.
+#[derive(Deserialize)]
+pub(super) struct LocalStreamQuery {
+    /// How many events the browser has. A `Last-Event-ID` header takes precedence.
+    #[serde(default)]
+    after: usize,
+}
+
 /// Streams a run's events, and then `closed` with the run.
 pub(super) async fn stream(
     State(shared): State<Arc<PageState>>,
     Path(run): Path<String>,
+    Query(from): Query<LocalStreamQuery>,
     headers: HeaderMap,
 ) -> Result<Sse<impl Stream<Item = Result<Event, Infallible>>>, ApiProblem> {
     let last = headers.get("last-event-id");
@@ -35,7 +45,7 @@ pub(super) async fn stream(
         changes: shared.changes.subscribe(),
         shared,
         run,
-        sent: last.unwrap_or(0),
+        sent: last.unwrap_or(from.after),
         is_over: false,
     };
     let events = unfold(follower, async |mut follower| {

@@ -45,6 +45,7 @@ const ASSETS: &[Asset] = assets![
     "run_model.js",
     "runs.js",
     "schedules.js",
+    "series.js",
     "settings.js",
     "sign_in.js",
     "uplot.js",

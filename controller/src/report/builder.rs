@@ -1,6 +1,6 @@
 //! Reads a journal line by line and makes a report of it.
 
-use super::journal_line::{JournalLine, SampleLine};
+use crate::journal_line::{JournalLine, SampleLine};
 use super::model::{TargetReach, TimelineItem, TimelineSource};
 use super::series::{ProbeSeries, ToleranceBand};
 use super::timeline;

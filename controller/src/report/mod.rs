@@ -15,7 +15,6 @@ mod game_day_model;
 mod game_day_objectives;
 mod game_day_sections;
 mod html;
-mod journal_line;
 mod markdown;
 mod model;
 mod plot;

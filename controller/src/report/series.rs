@@ -96,7 +96,7 @@ pub(super) struct ProbeSeries {
 }
 
 impl ProbeSeries {
-    pub(super) fn push(&mut self, sample: &super::journal_line::SampleLine<'_>) {
+    pub(super) fn push(&mut self, sample: &crate::journal_line::SampleLine<'_>) {
         let milliseconds = sample.took.0.as_secs_f64() * 1e3;
         self.points.push(SamplePoint {
             at: sample.elapsed as f32,
@@ -194,7 +194,7 @@ pub(super) fn rounded(number: f64) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::report::journal_line::JournalLine;
+    use crate::journal_line::JournalLine;
     use serde_json::json;
 
     fn series(tolerance: &Value, samples: &[(f64, Value, &str)]) -> ProbeSeries {

@@ -1,6 +1,6 @@
 //! One timeline of the machine and of people.
 
-use super::journal_line::SampleLine;
+use crate::journal_line::SampleLine;
 use super::model::{TimelineItem, TimelineSource};
 use crate::store::{CLEANED, RunNoteEntry};
 use backburn_experiments::game_day::happened_times;

@@ -150,7 +150,7 @@ impl Service {
             return Ok(Arc::clone(known));
         }
         let mut fold = Run::default();
-        self.store.journal_lines(id, &mut |line| {
+        self.store.journal_lines(id, 0, &mut |line| {
             // Samples are most of a journal, and say nothing of faults.
             if line.contains("\"event\":\"sampled\"") {
                 return true;

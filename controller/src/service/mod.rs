@@ -44,6 +44,7 @@ mod schedule_keeper;
 mod schedules;
 mod status_page;
 mod status_updates;
+mod suggestions;
 mod teams;
 
 pub use actions::{Action, ActionCounts, ActionError, NewAction};
@@ -67,6 +68,7 @@ pub(crate) use run_locks::LOCK_RULE;
 pub use run_spec::{RunSpec, RunStartError};
 pub use schedules::{SchedulePause, ScheduledExperiment};
 pub use status_page::StatusPage;
+pub use suggestions::AgentSuggestions;
 
 use crate::fleet::Fleet;
 use crate::pki::owner_certificate::OwnerCertificate;
@@ -151,6 +153,8 @@ pub struct Service {
     acted_faults: Mutex<BTreeMap<String, Arc<Vec<coverage::ActedFault>>>>,
     /// Changes when a schedule may have changed.
     schedules: tokio::sync::watch::Sender<u64>,
+    /// How often the public's status page could not be written.
+    status_page_failures: AtomicU64,
     /// Changes when there is an outward status update.
     status: tokio::sync::watch::Sender<u64>,
     /// Changes when something may be due at a game day.
@@ -233,6 +237,7 @@ impl Service {
             outcomes: Mutex::default(),
             last_halt: Mutex::default(),
             missed_times: AtomicU64::new(0),
+            status_page_failures: AtomicU64::new(0),
             unclean: Mutex::default(),
             unclean_changed: tokio::sync::watch::Sender::new(0),
             admitted: Mutex::default(),

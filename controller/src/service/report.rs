@@ -69,7 +69,7 @@ impl Service {
         }
         let mut read = ReportBuilder::default();
         let mut problem = None;
-        self.store.journal_lines(run, &mut |line| {
+        self.store.journal_lines(run, 0, &mut |line| {
             problem = read.line(line).err();
             problem.is_none()
         })?;

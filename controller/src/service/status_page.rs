@@ -15,6 +15,7 @@ use std::io::{self, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 /// How often the page is written at least, so that it says by itself that an update is overdue.
@@ -90,11 +91,24 @@ impl Service {
         }
     }
 
+    /// How often the status page could not be written since the start: it is tried at least once a minute.
+    pub fn status_page_failures(&self) -> u64 {
+        self.status_page_failures.load(Ordering::Relaxed)
+    }
+
     /// Writes the status page, if the policy names one.
     ///
     /// # Errors
     /// What failed, as text.
     pub fn write_status_page(&self) -> Result<(), String> {
+        let written = self.try_to_write_status_page();
+        if written.is_err() {
+            self.status_page_failures.fetch_add(1, Ordering::Relaxed);
+        }
+        written
+    }
+
+    fn try_to_write_status_page(&self) -> Result<(), String> {
         let policy = self.policy();
         let Some(page) = &policy.status_page else {
             return Ok(());

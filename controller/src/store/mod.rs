@@ -153,13 +153,15 @@ pub trait Store: Send + Sync {
     /// [`StoreErrorKind::NotThere`]: there is no such run.
     fn events(&self, run: &str, after: u64, limit: u32) -> Result<Vec<NumberedEvent>, StoreError>;
 
-    /// Reads a run's whole journal: each entry as the line that is stored, oldest first, until `read` returns false.
+    /// Reads a run's journal after the number `after` (0 for all): each entry as the line that is stored, oldest first, until `read`
+    /// returns false.
     ///
     /// # Errors
     /// [`StoreErrorKind::NotThere`]: there is no such run.
     fn journal_lines(
         &self,
         run: &str,
+        after: u64,
         read: &mut dyn FnMut(&str) -> bool,
     ) -> Result<(), StoreError>;
 

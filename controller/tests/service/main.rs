@@ -6,11 +6,13 @@ mod api;
 mod approvals;
 mod audit_first;
 mod ceilings;
+mod condensed;
 mod coverage;
 mod locks;
 mod mail;
 mod notifications;
 mod schedules;
+mod suggestions;
 #[path = "../support/mod.rs"]
 mod support;
 mod world;

@@ -10,6 +10,7 @@ use backburn::runner::{self, FinishedRun, JournalFile, RunSettings};
 use backburn_experiments::HumanDuration;
 use backburn_experiments::check::{self, Experiment, KnownFault, Sources};
 use backburn_experiments::journal::{Event, JournalEntry};
+use backburn_experiments::protocol::PROTOCOL;
 use backburn_experiments::wire::{
     Cause, Command, Effect, EndedInjection, Hello, PlanView, ProbeOutcome, Refusal, Report,
     UnrevertedInjection, Victim,
@@ -49,6 +50,8 @@ pub struct Manners {
     pub owed: Vec<UnrevertedInjection>,
     /// What comes of each probe; whether the file is there, where nothing is said.
     pub probed: Option<ProbeOutcome>,
+    /// What it says of the services of its host.
+    pub services: Value,
     /// The boot of its host that it tells.
     pub boot: Option<String>,
     /// Closes the link once it has injected, as where its host goes down.
@@ -290,6 +293,7 @@ pub async fn agent(
         labels,
         recovered,
         owed: manners.owed.clone(),
+        protocol: (!manners.services.is_null()).then_some(PROTOCOL),
         boot: manners.boot.clone(),
         ..Hello::default()
     }))
@@ -317,6 +321,10 @@ pub async fn agent(
             | Command::Refused { .. }
             | Command::Examine { .. }
             | Command::Describe { .. } => {}
+            Command::Services { request } => {
+                let outcome = ProbeOutcome::Output(manners.services.clone());
+                say.send(Report::Probed { request, outcome }).ok();
+            }
             Command::Probe { request, .. } => {
                 let is_there = ProbeOutcome::Output(healthy.exists().into());
                 let outcome = manners.probed.clone().unwrap_or(is_there);

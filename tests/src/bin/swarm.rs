@@ -376,7 +376,7 @@ impl Engine {
                 request,
                 outcome: ProbeOutcome::Broken(unable()),
             }],
-            Command::Examine { request } => vec![Report::Probed {
+            Command::Examine { request } | Command::Services { request } => vec![Report::Probed {
                 request,
                 outcome: ProbeOutcome::Output(json!([])),
             }],

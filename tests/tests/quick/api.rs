@@ -14,7 +14,7 @@ type Row = (
 );
 
 /// Every operation. Whoever makes a new one says here who may use it.
-const OPERATIONS: [Row; 82] = [
+const OPERATIONS: [Row; 84] = [
     ("get", "/healthz", "", None, 200),
     ("get", "/readyz", "", None, 200),
     ("get", "/metrics", "viewer", None, 200),
@@ -75,6 +75,7 @@ const OPERATIONS: [Row; 82] = [
     ),
     ("get", "/api/v1/runs/{run}", "viewer", None, 404),
     ("get", "/api/v1/runs/{run}/events", "viewer", None, 404),
+    ("get", "/api/v1/runs/{run}/condensed", "viewer", None, 404),
     ("get", "/api/v1/runs/{run}/notes", "viewer", None, 404),
     ("get", "/api/v1/runs/{run}/report", "viewer", None, 404),
     ("get", "/api/v1/coverage", "viewer", None, 200),
@@ -248,6 +249,13 @@ const OPERATIONS: [Row; 82] = [
         404,
     ),
     ("get", "/api/v1/agents/{name}/faults", "viewer", None, 404),
+    (
+        "get",
+        "/api/v1/agents/{name}/suggestions",
+        "operator",
+        None,
+        404,
+    ),
     ("get", "/api/v1/agents/{name}/doctor", "viewer", None, 404),
     ("get", "/api/v1/join-tokens", "admin", None, 200),
     ("post", "/api/v1/join-tokens", "admin", Some("{}"), 201),

@@ -37,6 +37,25 @@ fn agents_report_their_host_and_capabilities() {
         assert_eq!(shown.code, 0, "{shown:?}");
         assert!(shown.out.contains("nf_tables"), "{shown:?}");
 
+        // What would suit it, planned on it just now; a document is ready to be planned by anybody.
+        let folder = tempfile::tempdir().expect("a temporary folder can be made");
+        let folder = folder.path().to_str().expect("a path is text");
+        let suggested = fleet.says(&["suggest", "--write", folder, "--json"]);
+        assert_eq!(suggested.code, 0, "{suggested:?}");
+        let suggested = suggested.json();
+        let busy = suggested.as_array().expect("a list").iter();
+        let busy = busy.filter(|one| one["name"] == "busy-host");
+        let busy: Vec<&Value> = busy.collect();
+        assert_eq!(
+            (busy.len(), &busy[0]["agent"]),
+            (1, &json!("web-1")),
+            "{suggested}"
+        );
+        let file = format!("{folder}/web-1-busy-host.json");
+        let planned = fleet.says(&["plan", &file]);
+        assert_eq!(planned.code, 0, "{planned:?}");
+        assert!(planned.out.contains("cpu-stress"), "{planned:?}");
+
         // Some of it is tried, on what faults hold.
         let victim = fleet.host("web-1").victim();
         let pause = json!({

@@ -1,8 +1,11 @@
 //! The page in a real browser: Chromium, played by `tests/browser/page.mjs`, against a controller with an agent, and against a run on one
 //! host.
 
+use backburn::store::SqliteStore;
+use backburn_tests::daemon::Daemon;
 use backburn_tests::fleet::{Fleet, Given, HERE_PORT, Host, PROGRAMS, VICTIM};
 use backburn_tests::isolated::{in_network_namespace, skip};
+use backburn_tests::long_run::{LongRun, SPIKE};
 use backburn_tests::programs::{backburn, root};
 use serde_json::{Value, json};
 use std::io::{BufRead as _, BufReader};
@@ -69,9 +72,26 @@ fn page_fleet_is_watched_and_halted_in_a_browser() {
             "reveal": "by-hand", "updates": {"every": "30m"},
         }});
         fleet.apply("day", &day);
+        let mut outage = backburn_tests::fleet::pause("watched", "15s");
+        outage["title"] = "The replica stands still".into();
+        fleet.apply("replica-outage", &outage);
+        let drill = json!({"game-day": {
+            "title": "A drill", "purpose": "We learn whether paying goes on", "mode": "live",
+            "duties": {"facilitator": "olga", "incident-commander": "olga", "scribe": "olga"},
+            "prerequisites": ["Support knows of it"],
+            "objectives": {"detect-within": "5m", "mitigate-within": "15m"},
+            "steps": [
+                {"title": "A site is gone", "experiment": "replica-outage", "discuss": "by-hand",
+                    "prompts": [{"name": "call", "text": "A customer calls: paying does not work"}]},
+                {"title": "Nobody answers the phone", "lasts": "1s", "discuss": "by-hand"}],
+            "reveal": "at-discussion", "updates": {"every": "30m"},
+        }});
+        fleet.apply("drill", &drill);
         let blind = fleet.says(&["tokens", "make", "pat", "--role", "operator", "--blind"]);
         play(&json!({
-            "play": "fleet", "blind": blind.out.trim(), "prerequisite": "The dashboards are open", "secret": "The database is slow", "url": format!("https://{HERE_PORT}"), "experiment": "watched", "agent": "one", "victim": VICTIM,
+            "play": "fleet", "blind": blind.out.trim(), "prerequisite": "The dashboards are open", "secret": "The database is slow",
+            "drill": {"name": "drill", "prerequisite": "Support knows of it", "prompt": "A customer calls", "experiment": "replica-outage", "fault": "process-pause",
+                "purpose": "We learn whether paying goes on", "secrets": ["A site is gone", "replica-outage", "The replica stands still", "process-pause", VICTIM]}, "url": format!("https://{HERE_PORT}"), "experiment": "watched", "agent": "one", "victim": VICTIM,
             "admin": text(&fleet.data().join("admin-token")),
             "operator": text(&fleet.token("olga", "operator")),
             "viewer": text(&fleet.token("vera", "viewer")),
@@ -123,5 +143,30 @@ fn page_local_run_is_watched_and_halted_in_a_browser() {
         play(&json!({"play": "local", "url": url, "fragment": format!("/#{fragment}")}));
         let ended = run.wait().expect("it ends");
         assert_eq!(ended.code(), Some(4), "aborted, and clean");
+    });
+}
+
+#[test]
+fn page_long_run_hides_no_spike_and_no_failure() {
+    in_network_namespace(&BROWSER, || {
+        if !has_browser() {
+            return;
+        }
+        let folder = tempfile::tempdir().expect("a temporary folder can be made");
+        let run = LongRun {
+            id: "long".into(),
+            probes: 4,
+            seconds: 2_000,
+        };
+        {
+            let store = SqliteStore::open(&folder.path().join("store")).expect("it opens");
+            run.write(&store);
+            run.note(&store, 600);
+        }
+        let controller = Daemon::start(folder.path());
+        play(
+            &json!({"play": "long", "url": format!("https://{}", controller.address), "admin": controller.token(), "run": run.id,
+            "probes": run.probes, "each": run.answers() / run.probes, "spike": SPIKE}),
+        );
     });
 }

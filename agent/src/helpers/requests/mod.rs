@@ -5,6 +5,7 @@ mod grpc;
 mod hpack;
 mod http;
 mod http2;
+mod http_message;
 mod incoming;
 mod postgres;
 mod redis;

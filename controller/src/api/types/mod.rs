@@ -4,6 +4,7 @@
 mod actions;
 mod agents;
 mod audit;
+mod condensed;
 mod coverage;
 mod experiments;
 mod game_days;
@@ -14,6 +15,7 @@ mod run_plan;
 mod runs;
 pub(super) mod safe_integer;
 mod session;
+mod suggestions;
 mod tokens;
 
 pub use actions::{ActionInfo, ChangeActionRequest, CloseActionRequest, NewActionRequest};
@@ -21,6 +23,7 @@ pub use agents::{
     AgentInfo, DoctorFinding, DuplicateInfo, FaultInfo, LabelsRequest, OwedInjection,
 };
 pub use audit::{AuditLogEntry, AuditVerification};
+pub use condensed::{CondensedProbeInfo, CondensedRunInfo, SamplePoints};
 pub use coverage::{CoverageInfo, TriedFault};
 pub use experiments::{
     ApplyResult, ExperimentInfo, InlineRunRequest, PauseInfo, PauseRequest, ResumeScheduleResult,
@@ -41,4 +44,5 @@ pub use runs::{
     StopResult,
 };
 pub use session::{SessionInfo, SettingsInfo, TlsCertificateInfo};
+pub use suggestions::{LeftOutInfo, SuggestionInfo, SuggestionsInfo};
 pub use tokens::{JoinTokenInfo, JoinTokenRequest, RevokedTokens, TokenInfo, TokenRequest};

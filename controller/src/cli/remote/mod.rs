@@ -20,6 +20,7 @@ pub(super) mod run_report;
 mod run_view;
 pub(super) mod runs;
 pub(super) mod status;
+pub(super) mod suggest;
 pub(super) mod tokens;
 
 pub(super) use client::ControllerOptions;

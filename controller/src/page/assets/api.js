@@ -74,12 +74,12 @@ export async function all(room, key, parameter, most = Infinity) {
 }
 
 /**
- * Follows a stream of events of this name. A stream that is cut continues after the last event that was received: nothing is lost and nothing comes
+ * Follows a stream of events of this name, those after the number `after`. A stream that is cut continues after the last event that was received: nothing is lost and nothing comes
  * twice. While the tab is hidden there is no stream, because a browser has only six connections for all tabs, and a halt needs one.
  */
-export function follow(room, name, { entry, closed, state = () => {} }) {
+export function follow(room, name, { entry, closed, state = () => {}, after = 0 }) {
   let source = null;
-  let last = 0;
+  let last = after;
   let over = false;
   let timer = null;
   let failures = 0;

@@ -20,6 +20,8 @@ import * as settings from './settings.js';
 const HEARTBEAT = 2_000;
 /** How often views are read again. */
 const REFRESH = 3_000;
+/** How much longer than reading it takes nothing is read again: a large fleet is not read all the time. */
+const REST = 20;
 
 /** The views: name, heading, the least role, and whether the page of a local run has it. */
 const VIEWS = [
@@ -93,16 +95,22 @@ async function route() {
   const isCurrent = () => number === shown;
   const context = {
     session, may, isCurrent,
-    /** Reads and shows something, now and again every few seconds. It is not read while the tab is hidden. */
+    /** Reads and shows something, now and again every few seconds, or more seldom if it takes long. It is not read while the tab is hidden. */
     async refresh(act, every = REFRESH) {
-      let busy = false;
+      let [busy, rest] = [false, 0];
+      const timed = async () => {
+        const began = performance.now();
+        await act();
+        const now = performance.now();
+        rest = now + (now - began) * REST;
+      };
       const once = async () => {
-        if (busy || document.hidden || !isCurrent()) return;
+        if (busy || document.hidden || !isCurrent() || performance.now() < rest) return;
         busy = true;
-        try { await act(); } catch (error) { if (error.status !== 0) throw error; } finally { busy = false; }
+        try { await timed(); } catch (error) { if (error.status !== 0) throw error; } finally { busy = false; }
       };
       timers.push(setInterval(() => once().catch((error) => fill(place, problem(error))), every));
-      await act();
+      await timed();
     },
     onLeave(act) { leave = act; },
   };

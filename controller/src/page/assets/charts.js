@@ -2,10 +2,11 @@
 
 import { clean, h, length, say, seconds, table, fill } from './dom.js';
 import { band } from './run_model.js';
+import { at, standing } from './series.js';
 
 /* global uPlot */
 
-/** How many points are drawn at most; more are reduced to the smallest and the greatest of each piece. */
+/** How many points are drawn at most; of more samples, those are drawn that stand for all. */
 const MAX_POINTS = 2_000;
 const HEIGHT = 120;
 
@@ -17,24 +18,6 @@ function colours() {
 }
 
 const font = () => `${Math.round(parseFloat(getComputedStyle(document.documentElement).fontSize) * 0.75)}px system-ui`;
-
-/** Reduces long series: of each piece, the points with the smallest and the greatest value and all that are not within. */
-export function reduce(xs, ys, judgements, most = MAX_POINTS) {
-  if (xs.length <= most) return { xs, ys, judgements };
-  const size = Math.ceil(xs.length / (most / 3));
-  const kept = [];
-  for (let from = 0; from < xs.length; from += size) {
-    const until = Math.min(from + size, xs.length);
-    let [low, high, out] = [from, from, -1];
-    for (let at = from; at < until; at += 1) {
-      if (ys[at] !== null && (ys[low] === null || ys[at] < ys[low])) low = at;
-      if (ys[at] !== null && (ys[high] === null || ys[at] > ys[high])) high = at;
-      if (judgements[at] !== 'within' && out < 0) out = at;
-    }
-    kept.push(...[...new Set([low, high, out])].filter((at) => at >= 0).sort((a, b) => a - b));
-  }
-  return { xs: kept.map((at) => xs[at]), ys: kept.map((at) => ys[at]), judgements: kept.map((at) => judgements[at]) };
-}
 
 export class ProbeChart {
   constructor(probe, model, tolerance) {
@@ -71,10 +54,12 @@ export class ProbeChart {
     const limits = isNumeric ? band(this.tolerance) : null;
     const total = counts.within + counts.outside + counts.unknown;
     const what = isNumeric ? `the value is ${clean(short(last.output))}` : `it answered in ${seconds(probe.took[probe.took.length - 1] / 1000)}`;
-    say(this.sentence, `${total} samples: ${counts.within} within, ${counts.outside} outside, ${counts.unknown} unknown; at ${seconds(last.elapsed)} ${what}${last.why ? ` (${last.why})` : ''}. Tolerance: ${limits ? limits.map((one) => (Number.isFinite(one) ? one : '∞')).join(' to ') : clean(short(this.tolerance))}.`);
-    const { xs, ys: shown, judgements } = reduce(probe.x, ys, probe.judgement);
-    const bad = shown.map((y, at) => (judgements[at] === 'outside' ? y ?? 0 : null));
-    const unknown = shown.map((y, at) => (judgements[at] === 'unknown' ? y ?? 0 : null));
+    const places = standing(probe.x, [ys], probe.judgement, MAX_POINTS);
+    const [xs, shown, judgements] = [probe.x, ys, probe.judgement].map((list) => at(list, places));
+    const stand = shown.length < total ? `, drawn as ${shown.length} of them: the first, the last, the extremes and the first failures of each piece of time` : '';
+    say(this.sentence, `${total} samples${stand}: ${counts.within} within, ${counts.outside} outside, ${counts.unknown} unknown; at ${seconds(last.elapsed)} ${what}${last.why ? ` (${last.why})` : ''}. Tolerance: ${limits ? limits.map((one) => (Number.isFinite(one) ? one : '∞')).join(' to ') : clean(short(this.tolerance))}.`);
+    const failed = (judgement) => shown.map((y, place) => (judgements[place] === judgement ? y ?? 0 : null));
+    const [bad, unknown] = ['outside', 'unknown'].map(failed);
     const data = [xs, shown, bad, unknown];
     if (!this.plot || this.isNumeric !== isNumeric) this.create(data, isNumeric, limits, span);
     this.span = span;

@@ -37,7 +37,18 @@ export async function show(place, context, [name]) {
     more.hidden = found.length <= most;
   };
   fill(place, title('Fleet'), h('p', {}, h('label', { for: 'search' }, 'Filter by name, label or fault '), search), count, list, more);
-  await context.refresh(async () => { agents = await all('agents', (one) => one.name, 'after'); draw(); }, 5_000);
+  await context.refresh(async () => { agents = shared(await all('agents', (one) => one.name, 'after')); draw(); }, 5_000);
+}
+
+/** The same agents; those that have the same faults share the list of their names, which is most of what is known of many agents. */
+function shared(agents) {
+  const lists = new Map();
+  for (const one of agents) {
+    const key = one.faults.join(' ');
+    if (!lists.has(key)) lists.set(key, one.faults);
+    one.faults = lists.get(key);
+  }
+  return agents;
 }
 
 async function agent(place, context, name) {

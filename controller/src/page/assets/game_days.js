@@ -18,7 +18,7 @@ export async function show(place, context, [id]) {
     const key = JSON.stringify(stored);
     if (key === parts.key) return;
     parts.key = key;
-    fill(parts.stored, stored.length === 0 ? nothing('None is stored. `backburn apply FILE` stores one.') : table('Stored game days', ['Name', 'Title', 'Version', 'Next', ''], stored.map((one) => [one.name, one.document.title ?? '', String(one.version), when(one.next),
+    fill(parts.stored, stored.length === 0 ? nothing('None is stored. `backburn apply FILE` stores one.') : table('Stored game days', ['Name', 'Title', 'Version', 'Next', ''], stored.map((one) => [one.name, (one.document['game-day'] ?? one.document).title ?? '', String(one.version), when(one.next),
       context.may('operator') ? h('div', { class: 'actions' }, ['live', 'tabletop'].map((mode) => button(`Prepare ${mode}`, async () => {
         const prepared = await post('game-days', { name: one.name, mode });
         location.hash = `#/${path('game-days', prepared.id)}`;

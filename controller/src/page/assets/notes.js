@@ -118,10 +118,12 @@ export class Notes {
     // A form for a time that is being corrected stays as it is.
     if (this.list.contains(document.activeElement) && document.activeElement.tagName === 'INPUT') return;
     const shown = this.entries.slice(-MAX_SHOWN).sort((a, b) => new Date(b.happened) - new Date(a.happened) || b.number - a.number);
+    const rest = this.entries.length - shown.length;
     fill(this.list, shown.map((entry) => h('li', { class: entry.kind === 'mark' ? 'mark' : '' },
       h('span', { class: 'at' }, when(entry.happened)), ' ', h('span', { class: 'dim' }, `${entry.number} · ${entry.who} `), words(entry, this.byNumber),
       entry['corrected-by'] ? h('span', { class: 'dim' }, ' (written ', when(entry.at), `, corrected by no. ${entry['corrected-by']})`) : null,
-      this.mayWrite && ['note', 'mark', 'decision'].includes(entry.kind) ? this.corrector(entry) : null)));
+      this.mayWrite && ['note', 'mark', 'decision'].includes(entry.kind) ? this.corrector(entry) : null)),
+    rest > 0 ? h('li', {}, nothing(`${rest} earlier ones are not listed here; the report has all`)) : null);
   }
 
   /** A button that asks for the time at which something really happened. */

@@ -8,9 +8,11 @@ import { RunModel, abortRules, causeName, phaseName, probesOf, victims } from '.
 
 /** How often charts are drawn at most, in milliseconds. */
 const DRAW_INTERVAL = 150;
+/** How long the journal of a very long run may take to come, in milliseconds. */
+const OPEN_TIMEOUT = 60_000;
 
 export async function show(place, context, [id]) {
-  let run = await get(path('runs', id));
+  let [run, condensed] = await Promise.all([get(path('runs', id)), get(`${path('runs', id)}/condensed`, { timeout: OPEN_TIMEOUT })]);
   let document_ = null;
   if (run.experiment) {
     try {
@@ -18,12 +20,14 @@ export async function show(place, context, [id]) {
     } catch { /* It may have been removed, or belong to others: there is less to show. */ }
   }
   if (!context.isCurrent()) return;
-  const view = new RunView(place, context, run, document_);
+  const view = new RunView(place, context, run, document_, condensed);
+  const { after } = condensed;
+  condensed = null;
   const notes = context.session.local ? null : new Notes(view.notes, context, path('runs', id));
   const stream = follow(`${path('runs', id)}/stream`, 'entry', {
     entry: (entry) => view.take(entry),
     closed: (closed) => { run = closed; view.close(closed); },
-    state: (state) => view.linked(state),
+    state: (state) => view.linked(state), after,
   });
   const clock = setInterval(() => view.tick(), 250);
   const recoloured = () => view.recolour();
@@ -41,11 +45,12 @@ export async function show(place, context, [id]) {
 }
 
 class RunView {
-  constructor(place, context, run, document_) {
+  constructor(place, context, run, document_, condensed) {
     this.context = context;
     this.run = run;
     this.document = document_;
     this.model = new RunModel();
+    this.model.open(condensed, performance.now());
     this.charts = new Map();
     this.probes = probesOf(document_);
     this.rules = abortRules(document_);
@@ -128,7 +133,9 @@ class RunView {
     this.tellRules();
     this.drawCharts();
     this.tellTimeline();
-    performance.mark?.('rendered', { detail: this.model.events });
+    // For who measures how soon events are shown. Only the last is kept.
+    performance.clearMarks('rendered');
+    performance.mark('rendered', { detail: this.model.events });
   }
 
   tellState() {

@@ -1,9 +1,12 @@
 // What is known of a run: the fold of its events, as far as the page shows it. Times are seconds since the run started.
 
 import { inSeconds, length } from './dom.js';
+import { at, standing } from './series.js';
 
 /** How many lines of the timeline are kept for showing. */
 const MAX_LINES = 2_000;
+/** How many samples of a probe are kept for its chart at most, and how many stand for them when there are more. */
+const [MAX_SAMPLES, STANDING_SAMPLES] = [8_000, 4_000];
 /** How many of the last samples of a probe are kept whole, for its table. */
 const MAX_RECENT = 50;
 
@@ -53,6 +56,28 @@ export class RunModel {
       this.probes.set(name, probe);
     }
     return probe;
+  }
+
+  /** Takes what a journal comes to so far, in place of its events one by one; `now` is when it came, in milliseconds. */
+  open(condensed, now) {
+    const leftOut = condensed['changes-left-out'];
+    if (leftOut > 0) this.lines.push({ at: '', elapsed: 0, tone: 'dim', text: `${leftOut} earlier changes of probes are not listed here; the journal has all` });
+    for (const entry of condensed.events) {
+      if (entry.event === 'sampled') this.line(entry, ...judged(entry));
+      else this.take(entry, now);
+    }
+    for (const of of condensed.probes) {
+      const probe = this.probe(of.probe, of.hypothesis);
+      const { points } = of;
+      Object.assign(probe, { x: points.at, value: points.value, took: points['took-ms'], judgement: points.at.map(() => 'within'), isNumeric: of.numeric });
+      for (const judgement of ['outside', 'unknown']) points[judgement].forEach((place) => { probe.judgement[place] = judgement; });
+      Object.assign(probe.counts, { within: of.within, outside: of.outside, unknown: of.unknown });
+      Object.assign(probe, { streak: of['failures-in-a-row'], recent: of.latest.map(sample), revision: 1 });
+      probe.last = probe.recent[probe.recent.length - 1];
+    }
+    this.events = condensed.after;
+    this.elapsed = Math.max(this.elapsed, condensed.elapsed);
+    this.offset = Math.min(this.offset, now / 1000 - condensed.elapsed);
   }
 
   /** Takes the next event; `now` is when it came, in milliseconds. */
@@ -120,15 +145,14 @@ export class RunModel {
     probe.counts[e.judgement] += 1;
     probe.streak = e.judgement === 'outside' ? probe.streak + 1 : e.judgement === 'within' ? 0 : probe.streak;
     const before = probe.last?.judgement;
-    probe.last = { elapsed: e.elapsed, at: e.at, judgement: e.judgement, output: e.output, why: e.why, took: e.took };
+    probe.last = sample(e);
     probe.recent.push(probe.last);
     if (probe.recent.length > MAX_RECENT) probe.recent.shift();
+    if (probe.x.length > MAX_SAMPLES) shorten(probe);
     probe.revision += 1;
     // Only what changes is worth a line.
     if (before === e.judgement || (before === undefined && e.judgement === 'within')) return null;
-    const tone = { within: 'good', outside: 'bad', unknown: 'warn' }[e.judgement];
-    const word = { within: 'is within its tolerance', outside: 'is outside its tolerance', unknown: 'cannot be judged' }[e.judgement];
-    return [tone, `${e.probe} ${word}${e.why ? `: ${e.why}` : ''}`];
+    return judged(e);
   }
 
   on_activity_started(e) {
@@ -213,6 +237,22 @@ export class RunModel {
     const took = [...this.injections.values()].filter((one) => one.ended?.clean && !one.oneShot).map((one) => inSeconds(one.ended.took));
     return took.length > 0 ? Math.max(...took) : null;
   }
+}
+
+/** What the tables need of a sample. */
+const sample = (e) => ({ elapsed: e.elapsed, at: e.at, judgement: e.judgement, output: e.output, why: e.why, took: e.took });
+
+/** The line of a sample that was judged differently from the one before. */
+function judged(e) {
+  const tone = { within: 'good', outside: 'bad', unknown: 'warn' }[e.judgement];
+  const word = { within: 'is within its tolerance', outside: 'is outside its tolerance', unknown: 'cannot be judged' }[e.judgement];
+  return [tone, `${e.probe} ${word}${e.why ? `: ${e.why}` : ''}`];
+}
+
+/** Keeps the samples that stand for all, so that a run may last as long as it likes. */
+function shorten(probe) {
+  const places = standing(probe.x, [probe.value, probe.took], probe.judgement, STANDING_SAMPLES);
+  for (const column of ['x', 'value', 'took', 'judgement']) probe[column] = at(probe[column], places);
 }
 
 /** The number in an output; null if it is none. */

@@ -356,10 +356,11 @@ impl Store for SqliteStore {
     fn journal_lines(
         &self,
         run: &str,
+        after: u64,
         read: &mut dyn FnMut(&str) -> bool,
     ) -> Result<(), StoreError> {
         self.read("read a run's journal", |connection| {
-            runs::journal_lines(connection, run, read)
+            runs::journal_lines(connection, run, after, read)
         })
     }
 

@@ -110,12 +110,14 @@ pub(super) fn events(
 pub(super) fn journal_lines(
     connection: &Connection,
     run: &str,
+    after: u64,
     read: &mut dyn FnMut(&str) -> bool,
 ) -> Result<(), StoreError> {
     let ordinal = ordinal(connection, run)?;
-    let query = "SELECT entry FROM events WHERE run = ?1 ORDER BY number";
+    let query = "SELECT entry FROM events WHERE run = ?1 AND number > ?2 ORDER BY number";
+    let after = i64::try_from(after).unwrap_or(i64::MAX);
     let mut statement = connection.prepare_cached(query)?;
-    let mut rows = statement.query([ordinal])?;
+    let mut rows = statement.query([ordinal, after])?;
     while let Some(row) = rows.next()? {
         let entry = row.get_ref(0)?.as_str().map_err(rusqlite::Error::from)?;
         if !read(entry) {

@@ -11,25 +11,25 @@ const EVENT_WITHIN_BYTES: usize = 120;
 
 /// A sample as a line of a journal. Fields that are not named are ignored, as when a whole entry is read.
 #[derive(Debug, Deserialize)]
-pub(super) struct SampleLine<'a> {
-    pub(super) at: &'a str,
-    pub(super) elapsed: f64,
+pub(crate) struct SampleLine<'a> {
+    pub(crate) at: &'a str,
+    pub(crate) elapsed: f64,
     #[serde(borrow)]
     event: Cow<'a, str>,
     phase: Phase,
     #[serde(borrow)]
-    pub(super) probe: Cow<'a, str>,
-    pub(super) hypothesis: bool,
-    pub(super) judgement: Judgement,
+    pub(crate) probe: Cow<'a, str>,
+    pub(crate) hypothesis: bool,
+    pub(crate) judgement: Judgement,
     #[serde(borrow, default)]
-    pub(super) output: Option<&'a RawValue>,
+    pub(crate) output: Option<&'a RawValue>,
     #[serde(default)]
-    pub(super) why: Option<String>,
-    pub(super) took: HumanDuration,
+    pub(crate) why: Option<String>,
+    pub(crate) took: HumanDuration,
 }
 
 /// A line of a journal.
-pub(super) enum JournalLine<'a> {
+pub(crate) enum JournalLine<'a> {
     /// A sample of a probe.
     Sample(SampleLine<'a>),
     /// Any event that is no sample.
@@ -41,7 +41,7 @@ impl<'a> JournalLine<'a> {
     ///
     /// # Errors
     /// It is not an event.
-    pub(super) fn read(text: &'a str) -> Result<Self, String> {
+    pub(crate) fn read(text: &'a str) -> Result<Self, String> {
         let head = &text.as_bytes()[..text.len().min(EVENT_WITHIN_BYTES)];
         let is_sample = (head.windows(9)).any(|window| window == b"\"sampled\"");
         if is_sample
@@ -58,7 +58,7 @@ impl<'a> JournalLine<'a> {
 
 impl SampleLine<'_> {
     /// The same as an entry, without its output.
-    pub(super) fn entry(&self, at: jiff::Timestamp) -> JournalEntry {
+    pub(crate) fn entry(&self, at: jiff::Timestamp) -> JournalEntry {
         JournalEntry {
             at,
             elapsed: self.elapsed,

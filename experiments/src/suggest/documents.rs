@@ -1,8 +1,8 @@
 //! The documents of suggestions: what is hit, how the hypothesis asks the service, and why.
 
+use super::seen_service::SeenService;
 use super::suggestion::Suggestion;
-use crate::processes::SeenService;
-use backburn_experiments::HumanDuration;
+use crate::HumanDuration;
 use serde_json::{Value, json};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
