@@ -29,6 +29,24 @@ fn spelling_usual_ones_are_accepted() {
         ("host-reboot", json!({"after": "5 s", "within": "3min"})),
         ("host-reboot", json!({})),
         ("host-shutdown", json!({"after": "1000ms"})),
+        (
+            "clock-skew",
+            json!({"process": {"name": "x"}, "offset": "- 1h 30m"}),
+        ),
+        (
+            "clock-skew",
+            json!({"process": {"name": "x"}, "offset": -300}),
+        ),
+        (
+            "clock-skew",
+            json!({"process": {"name": "x"}, "offset": "1 hour"}),
+        ),
+        ("clock-skew", json!({"host": true, "offset": "-5 min"})),
+        ("service-stop", json!({"unit": "nginx"})),
+        (
+            "service-stop",
+            json!({"unit": "postgresql@15-main.service"}),
+        ),
         ("cpu-stress", json!({"load-percent": "80%"})),
         ("cpu-stress", json!({"load-percent": 80, "ramp": "1h30m"})),
         ("disk-fill", json!({"path": "/data", "size": "100m"})),
@@ -419,6 +437,24 @@ fn spelling_others_are_refused_with_an_example() {
             json!({"to": "fe80::1%eth0"}),
             "$.to",
             "`interface`",
+        ),
+        (
+            "clock-skew",
+            json!({"process": {"name": "x"}, "offset": "soon"}),
+            "$.offset",
+            "`\"+1h\"` or `\"-5m\"`",
+        ),
+        (
+            "clock-skew",
+            json!({"process": {"name": "x"}, "offset": "--5m"}),
+            "$.offset",
+            "`\"-5m\"`",
+        ),
+        (
+            "clock-skew",
+            json!({"process": {"name": "x"}, "offset": "0s"}),
+            "$.offset",
+            "at least 1 ms",
         ),
         (
             "cpu-stress",

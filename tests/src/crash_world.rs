@@ -6,6 +6,7 @@ use crate::canary;
 use crate::frozen_disk::FrozenDisk;
 use crate::network::Wire;
 use crate::processes::{self, Process};
+use crate::service_manager::{self, VICTIM};
 use crate::wait::wait_within;
 use std::cell::Cell;
 use std::io::{BufRead as _, BufReader};
@@ -29,6 +30,8 @@ pub struct World {
     replaceable: tempfile::TempDir,
     /// Whether a trial freezes the file system that can be frozen.
     freezes: Cell<bool>,
+    /// Whether a trial stops the service [`VICTIM`].
+    stops: Cell<bool>,
     /// To another network namespace.
     wire: Wire,
 }
@@ -96,6 +99,7 @@ impl World {
             canaries,
             replaceable,
             freezes: Cell::new(false),
+            stops: Cell::new(false),
             wire,
         }
     }
@@ -131,6 +135,12 @@ impl World {
         DISK.with(FrozenDisk::path)
     }
 
+    /// A service of the systemd that the trial is under.
+    pub fn service(&self) -> &'static str {
+        self.stops.set(true);
+        VICTIM
+    }
+
     /// A path beside the folder, at which nothing is.
     pub fn marker(&self) -> std::path::PathBuf {
         self.files.path().with_extension("marker")
@@ -147,7 +157,12 @@ impl World {
             .collect();
         for process in processes::alive().into_values() {
             let is_left_out = !with_victims && victims.contains(&process.pid);
-            if !ours.contains(&process.pid) && !is_left_out {
+            // Another run of a service has other processes; that it runs is looked at below.
+            let of_service = || {
+                let group = std::fs::read_to_string(format!("/proc/{}/cgroup", process.pid));
+                group.is_ok_and(|group| group.contains(VICTIM))
+            };
+            if !ours.contains(&process.pid) && !is_left_out && !of_service() {
                 lines.push(state(&process));
             }
         }
@@ -158,6 +173,13 @@ impl World {
         lines.push(file(&self.file()));
         if self.freezes.get() && !DISK.with(FrozenDisk::takes_writes) {
             lines.push("frozen".to_owned());
+        }
+        if self.stops.get() {
+            let (state, _) = service_manager::state(VICTIM);
+            if state != "active" {
+                lines.push(format!("{VICTIM} is {state}"));
+            }
+            lines.extend(service_manager::units_of_backburn());
         }
         // What a plug-in of a trial makes, see `crash_plugins`.
         lines.push(format!("marker {}", self.marker().exists()));
@@ -240,7 +262,7 @@ fn listening() -> Vec<String> {
 }
 
 /// A process and all of it that a fault could change: whether it runs or stands still, and for whom; its threads, owner, priority, processors,
-/// limits and control groups.
+/// limits, control groups and clock functions.
 fn state(process: &Process) -> String {
     let of = |file: &str| std::fs::read_to_string(format!("/proc/{}/{file}", process.pid));
     let (status, stat) = (
@@ -256,7 +278,7 @@ fn state(process: &Process) -> String {
         .rsplit_once(')')
         .and_then(|(_, rest)| rest.split_whitespace().nth(16));
     format!(
-        "process {}@{} {} {} tracer {:?} threads {:?} uid {} gid {} nice {} cpus {} oom {} cgroups {:?} limits {:?}",
+        "process {}@{} {} {} tracer {:?} threads {:?} uid {} gid {} nice {} cpus {} oom {} cgroups {:?} limits {:?} clocks {:?}",
         process.pid,
         process.start,
         process.name,
@@ -270,7 +292,25 @@ fn state(process: &Process) -> String {
         of("oom_score_adj").unwrap_or_default().trim(),
         of("cgroup").unwrap_or_default(),
         of("limits").unwrap_or_default(),
+        clock_functions(process.pid),
     )
+}
+
+/// A number that stands for the bytes of a process's vDSO, by which it reads clocks; none where it has none.
+fn clock_functions(pid: i32) -> Option<u64> {
+    use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+    use std::os::unix::fs::FileExt as _;
+    let maps = std::fs::read_to_string(format!("/proc/{pid}/maps")).ok()?;
+    let line = maps.lines().find(|line| line.ends_with("[vdso]"))?;
+    let (from, to) = line.split(' ').next()?.split_once('-')?;
+    let number = |text| u64::from_str_radix(text, 16).ok();
+    let (from, to) = (number(from)?, number(to)?);
+    let mut bytes = vec![0; usize::try_from(to - from).ok()?];
+    let memory = std::fs::File::open(format!("/proc/{pid}/mem")).ok()?;
+    memory.read_exact_at(&mut bytes, from).ok()?;
+    let mut hasher = DefaultHasher::new();
+    bytes.hash(&mut hasher);
+    Some(hasher.finish())
 }
 
 fn stands(state: char) -> &'static str {
@@ -322,13 +362,20 @@ fn names(folder: &Path) -> Vec<String> {
 }
 
 fn start(program: &str, words: &[&str]) -> Child {
-    Command::new(program)
+    let child = Command::new(program)
         .args(words)
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::null())
         .spawn()
-        .unwrap_or_else(|error| panic!("`{program}` starts: {error}"))
+        .unwrap_or_else(|error| panic!("`{program}` starts: {error}"));
+    // The kernel lets this process go on a moment before the other one has its program in place.
+    wait_within(
+        "it has its program",
+        std::time::Duration::from_secs(10),
+        || clock_functions(child.id() as i32).is_some(),
+    );
+    child
 }
 
 fn run(program: &str, words: &[&str]) {

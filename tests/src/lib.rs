@@ -39,6 +39,7 @@ pub mod reference;
 pub mod refusals;
 pub mod runs;
 pub mod served;
+pub mod service_manager;
 pub mod software;
 pub mod source;
 pub mod swarm;

@@ -5,23 +5,31 @@
 //! Only the engine calls `apply` and `undo`. The match below is the only one over kinds.
 
 mod file_limit;
+mod host_clock;
 mod kill;
 mod plugin_change;
+mod process_clock;
 mod process_helper;
 mod read_only_mount;
 mod replace_file;
 mod stop;
+mod stopped_units;
 mod unreadable;
 
 pub(crate) use file_limit::check_limitable;
 pub use file_limit::{FileLimit, LimitedProcess};
+pub use host_clock::HostClock;
 pub use kill::Kill;
 pub use plugin_change::PluginChange;
+pub(crate) use crate::vdso::NotSkewable;
+pub(crate) use process_clock::offset_text;
+pub use process_clock::{AlteredEntry, ProcessClock, SkewedProcess};
 pub use process_helper::ProcessHelper;
 pub use read_only_mount::ReadOnlyMount;
 pub use replace_file::{FilePatch, OriginalFile, ReplaceFile};
 pub use stop::Stop;
 pub(crate) use stop::is_stopped;
+pub use stopped_units::{StoppedUnit, StoppedUnits, UnitRole};
 pub use unreadable::UnreadableChange;
 
 use crate::host::{Host, HostError};
@@ -50,12 +58,18 @@ pub enum Change {
     Kill(Kill),
     /// Processes may open fewer files.
     FileLimit(FileLimit),
+    /// Processes read another time of day.
+    ProcessClock(ProcessClock),
+    /// The host has another time of day.
+    HostClock(HostClock),
     /// A process of the agent's acts as long as it lives.
     Helper(ProcessHelper),
     /// A file is replaced by an edited copy.
     Replace(ReplaceFile),
     /// A mount is read-only.
     ReadOnlyMount(ReadOnlyMount),
+    /// Units of systemd's are stopped.
+    StoppedUnits(StoppedUnits),
     /// A plug-in changes something.
     #[serde(rename = "plug-in")]
     Plugin(Box<PluginChange>),
@@ -103,9 +117,12 @@ impl Change {
             Change::Stop(change) => change,
             Change::Kill(change) => change,
             Change::FileLimit(change) => change,
+            Change::ProcessClock(change) => change,
+            Change::HostClock(change) => change,
             Change::Helper(change) => change,
             Change::Replace(change) => change,
             Change::ReadOnlyMount(change) => change,
+            Change::StoppedUnits(change) => change,
             Change::Plugin(change) => &**change,
             Change::Unreadable(change) => change,
         }

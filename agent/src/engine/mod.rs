@@ -362,10 +362,14 @@ impl Engine {
             ..
         }) = self.injections.remove(&ended.injection)
         {
-            ended.effect = Some(match effect {
+            let mut sum = match effect {
                 Some(seen) => active.total_effect(&seen),
                 None => active.last().clone(),
-            });
+            };
+            if let Some(end) = ended.effect.take() {
+                effect_sum::add(&mut sum, end);
+            }
+            ended.effect = Some(sum);
         }
         self.reports.push(Report::Ended(ended));
     }

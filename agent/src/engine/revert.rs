@@ -123,6 +123,7 @@ fn ended(
     started: Instant,
 ) -> EndedInjection {
     let evidence = entry.changes.iter().find_map(restart_evidence);
+    let is_clean = residue.is_empty();
     EndedInjection {
         injection: entry.injection.clone(),
         // What was to take the host down has done so.
@@ -130,10 +131,21 @@ fn ended(
             Some(_) => Cause::Finished,
             None => cause,
         },
-        clean: residue.is_empty(),
+        clean: is_clean,
         residue,
         took: HumanDuration(started.elapsed()),
-        effect: evidence,
+        effect: evidence.or_else(|| {
+            let mut changes = entry.changes.iter().filter(|_| is_clean);
+            changes.find_map(evidence_of_end)
+        }),
+    }
+}
+
+/// How the end of a change is seen that was undone, where that can be told.
+fn evidence_of_end(change: &Change) -> Option<Effect> {
+    match change {
+        Change::StoppedUnits(units) => units.evidence_of_end(),
+        _ => None,
     }
 }
 

@@ -8,18 +8,23 @@
     reason = "this is the door that the list points to"
 )]
 
+mod clock;
 mod failpoint;
 mod files;
 mod interrupt;
 mod memory;
 mod mounts;
 mod spawn;
+mod stopped_process;
+mod units;
 
+pub use clock::time_of_day_ahead;
 pub use failpoint::Failpoint;
 pub use files::{CopyEdit, MADE_FILE_PREFIX, OpenFolder};
 pub use interrupt::Interrupt;
 pub use memory::{return_freed, settle};
 pub use spawn::{Invocation, end_own_group, program};
+pub use stopped_process::MemoryWrite;
 
 use crate::processes::{ProcessId, ProcessTable};
 use std::collections::{BTreeMap, BTreeSet};
@@ -111,6 +116,12 @@ impl Host {
             interrupt: Some(Arc::clone(interrupt)),
             ..self.for_thread()
         }
+    }
+
+    /// Whether the work that this is for was called off.
+    pub fn is_interrupted(&self) -> bool {
+        let interrupt = self.interrupt.as_ref();
+        interrupt.is_some_and(|interrupt| interrupt.is_raised())
     }
 
     fn children(&self) -> MutexGuard<'_, BTreeMap<String, ProcessId>> {

@@ -1,7 +1,7 @@
 //! The namespaces in which an entry's names are valid. A process id, a network device or a path means something else, or nothing, in another
 //! namespace, so an entry records the namespaces that it was written in.
 
-use crate::changes::Change;
+use crate::changes::{Change, StoppedUnits};
 use crate::helpers::AlteredPlace;
 use crate::processes::ClockShift;
 use serde::{Deserialize, Serialize};
@@ -92,10 +92,13 @@ pub(super) fn altered_places(changes: &[Change]) -> impl Iterator<Item = Altered
         Change::Helper(helper) => Some(helper.spec.helper().altered_place()),
         Change::Replace(replace) => replace.path.parent().map(AlteredPlace::Folder),
         Change::ReadOnlyMount(_) => Some(AlteredPlace::Mounts),
+        Change::StoppedUnits(_) => Some(AlteredPlace::Folder(StoppedUnits::place())),
         Change::Stop(_)
         | Change::Plugin(_)
         | Change::Kill(_)
         | Change::FileLimit(_)
+        | Change::HostClock(_)
+        | Change::ProcessClock(_)
         | Change::Unreadable(_) => None,
     })
 }

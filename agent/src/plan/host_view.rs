@@ -10,6 +10,7 @@ use crate::mounts::{Mount, MountIdentity, MountUser};
 use crate::netlink::{ForeignChain, Interface, ListeningSocket, Namespace};
 use crate::packet_filter::{PacketFilter, Shaping};
 use crate::processes::{Cgroup, Descriptors, ProcessId, ProcessTable, ThreadRoom};
+use crate::systemd::{FoundUnit, NoServiceManager};
 use std::fmt;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -31,6 +32,12 @@ pub trait HostView: fmt::Debug {
     /// # Errors
     /// The kernel does not tell which boot this is, or the processes cannot be listed.
     fn facts(&self) -> io::Result<HostFacts>;
+
+    /// How far the time of day is ahead of the time since boot, in nanoseconds.
+    ///
+    /// # Errors
+    /// The clocks make no sense.
+    fn time_of_day_ahead(&self) -> io::Result<i64>;
 
     /// Whether a process could be frozen by tracing it, as far as that shows without trying.
     ///
@@ -97,6 +104,12 @@ pub trait HostView: fmt::Debug {
     /// # Errors
     /// It is gone, or that did not show in time.
     fn takes_writes(&self, mount: &MountIdentity) -> io::Result<bool>;
+
+    /// A unit of systemd's, by one of its names. One that does not exist is found as not loaded.
+    ///
+    /// # Errors
+    /// systemd does not run here, or does not answer.
+    fn unit(&self, name: &str) -> Result<FoundUnit, NoServiceManager>;
 
     /// Asks the kernel whether it would let the agent decide about these operations on files.
     ///
@@ -214,6 +227,8 @@ pub struct HostFacts {
     pub is_first_pid_namespace: bool,
     /// Whether the kernel lets the agent restart the host (CAP_SYS_BOOT).
     pub may_restart: bool,
+    /// Whether the kernel lets the agent set the clock (CAP_SYS_TIME).
+    pub may_set_clock: bool,
     /// The controllers and runs of Backburn on this host, for people.
     pub controllers: Vec<String>,
 }

@@ -3,7 +3,7 @@
 use super::host_view::{
     FileSystem, FoundFile, FoundMount, HostFacts, HostView, NameResolver, NetworkSnapshot,
 };
-use crate::capabilities::{CAP_SYS_ADMIN, CAP_SYS_BOOT, has_capability};
+use crate::capabilities::{CAP_SYS_ADMIN, CAP_SYS_BOOT, CAP_SYS_TIME, has_capability};
 use crate::changes::{self, OriginalFile};
 use crate::dns::{Resolver, Viewpoint, read_own};
 use crate::helpers::{self, FileTamper, NotTraceable};
@@ -16,6 +16,7 @@ use crate::mounts::{
 use crate::netlink::{self, Interface, Namespace};
 use crate::packet_filter::{PacketFilter, Shaping};
 use crate::processes::{Cgroup, Descriptors, ProcessId, ProcessTable, ThreadRoom};
+use crate::systemd::{FoundUnit, NoServiceManager, ServiceManager};
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs as _, UdpSocket};
 use std::path::{Path, PathBuf};
@@ -40,8 +41,13 @@ impl HostView for LocalHost {
             boot: crate::boot::boot_id()?,
             is_first_pid_namespace: crate::boot::is_first_pid_namespace(),
             may_restart: has_capability(CAP_SYS_BOOT),
+            may_set_clock: has_capability(CAP_SYS_TIME),
             controllers: self.table.controllers()?,
         })
+    }
+
+    fn time_of_day_ahead(&self) -> io::Result<i64> {
+        crate::host::time_of_day_ahead()
     }
 
     fn check_freezable(&self, process: ProcessId) -> Result<(), NotTraceable> {
@@ -138,6 +144,11 @@ impl HostView for LocalHost {
     fn takes_writes(&self, mount: &MountIdentity) -> io::Result<bool> {
         let system = OpenFileSystem::of(mount)?;
         system.map_or(Ok(false), |system| system.takes_writes())
+    }
+
+    fn unit(&self, name: &str) -> Result<FoundUnit, NoServiceManager> {
+        let found = ServiceManager::connect()?.unit(name);
+        found.map_err(|error| NoServiceManager::Failed(error.to_string()))
     }
 
     fn check_file_events(&self, tamper: &FileTamper) -> io::Result<()> {

@@ -21,6 +21,7 @@ pub use protected_paths::ProtectedPaths;
 pub use request_limits::RequestLimits;
 
 pub use crate::netlink::{ForeignChain, Interface, ListeningSocket, NAMED_NAMESPACES, Namespace};
+pub use crate::systemd::{FoundUnit, NoServiceManager};
 
 use crate::changes::{Change, ReversibleChange as _};
 use crate::processes::{ProcessId, ProcessSelector};

@@ -16,7 +16,7 @@ use std::path::PathBuf;
 pub struct Protection {
     /// Processes with these names. Default: `init`, systemd, sshd, the message bus, the container runtimes, the kubelet and NetworkManager.
     pub names: Vec<String>,
-    /// Processes of these systemd units, and of all below them.
+    /// These systemd units, their processes, and those of all units below them.
     pub units: Vec<String>,
     /// Processes of these users, by name or number.
     pub users: Vec<String>,
@@ -77,6 +77,17 @@ impl Protection {
         let users = self.users.iter().enumerate().filter_map(unknown);
         let paths = self.paths.iter().enumerate().filter_map(relative);
         users.chain(paths).collect()
+    }
+}
+
+impl Protection {
+    /// The entry of `units` that protects a unit, by its name or by one of the units above it in its control group's path.
+    pub fn protecting_unit(&self, name: &str, control_group: &str) -> Option<&str> {
+        let is_meant = |entry: &&String| {
+            let entry = whole_unit(entry);
+            like(&entry, name) || control_group.split('/').any(|part| like(&entry, part))
+        };
+        self.units.iter().find(is_meant).map(String::as_str)
     }
 }
 

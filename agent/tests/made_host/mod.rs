@@ -10,8 +10,8 @@ use backburn_agent::metrics::MetricUnavailable;
 use backburn_agent::mounts::{Mount, MountIdentity, MountUser};
 use backburn_agent::packet_filter::{PacketFilter, Shaping};
 use backburn_agent::plan::{
-    FileSystem, FoundFile, FoundMount, HostFacts, HostView, Interface, NameResolver, Namespace,
-    NetworkSnapshot,
+    FileSystem, FoundFile, FoundMount, FoundUnit, HostFacts, HostView, Interface, NameResolver,
+    Namespace, NetworkSnapshot, NoServiceManager,
 };
 use backburn_agent::processes::{Cgroup, Descriptors, ProcessId, ProcessTable, ThreadRoom};
 use std::collections::BTreeMap;
@@ -35,6 +35,8 @@ pub struct MadeHost {
     pub mounts: BTreeMap<PathBuf, FoundMount>,
     pub mount_users: Vec<MountUser>,
     pub takes_writes: bool,
+    /// The units of systemd; why there is none where it does not run.
+    pub units: Result<Vec<FoundUnit>, NoServiceManager>,
     pub max_file_bytes: Option<u64>,
     /// What every process has open.
     pub descriptors: Descriptors,
@@ -78,6 +80,7 @@ impl MadeHost {
                 boot: "00000000-0000-4000-8000-000000000000".into(),
                 is_first_pid_namespace: true,
                 may_restart: true,
+                may_set_clock: true,
                 controllers: Vec::new(),
             },
             processors: 4,
@@ -100,6 +103,7 @@ impl MadeHost {
             mounts: BTreeMap::new(),
             mount_users: Vec::new(),
             takes_writes: true,
+            units: Ok(Vec::new()),
             max_file_bytes: None,
             descriptors: Descriptors {
                 open: (0..10).collect(),
@@ -145,6 +149,10 @@ impl HostView for MadeHost {
 
     fn facts(&self) -> io::Result<HostFacts> {
         Ok(self.facts.clone())
+    }
+
+    fn time_of_day_ahead(&self) -> io::Result<i64> {
+        Ok(1_700_000_000_000_000_000)
     }
 
     fn check_freezable(&self, _: ProcessId) -> Result<(), NotTraceable> {
@@ -203,6 +211,19 @@ impl HostView for MadeHost {
 
     fn takes_writes(&self, _: &MountIdentity) -> io::Result<bool> {
         Ok(self.takes_writes)
+    }
+
+    fn unit(&self, name: &str) -> Result<FoundUnit, NoServiceManager> {
+        let mut units = self.units.as_ref().map_err(Clone::clone)?.iter();
+        let is_named =
+            |unit: &&FoundUnit| unit.name == name || unit.names.iter().any(|other| other == name);
+        Ok(units.find(is_named).cloned().unwrap_or_else(|| FoundUnit {
+            name: name.into(),
+            load_state: "not-found".into(),
+            active_state: "inactive".into(),
+            sub_state: "dead".into(),
+            ..FoundUnit::default()
+        }))
     }
 
     fn check_file_events(&self, _: &FileTamper) -> io::Result<()> {

@@ -35,6 +35,8 @@ mod network_resolver;
 mod network_shape;
 mod network_translated;
 mod probes;
+mod service_stop;
+mod service_stop_crash;
 mod store_kill;
 mod tcp_proxy;
 mod tls_probes;
