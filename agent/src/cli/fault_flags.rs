@@ -61,8 +61,15 @@ fn with_flags(command: Command) -> Command {
             .get("description")
             .and_then(Value::as_str)
             .unwrap_or_default();
+        // Such as `--offset -5m`.
+        let examples = flag.schema.get("examples").and_then(Value::as_array);
+        let may_be_negative = examples
+            .into_iter()
+            .flatten()
+            .any(|example| example.as_str().is_some_and(|text| text.starts_with('-')));
         // Its lines end where the source's do; clap wraps for the terminal's width.
         Arg::new(flag.name.clone())
+            .allow_hyphen_values(may_be_negative)
             .help(text.replace('\n', " "))
             .long(flag.name)
             .value_name("VALUE")
