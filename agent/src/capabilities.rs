@@ -14,6 +14,9 @@ pub(crate) const CAP_SYS_BOOT: u32 = 22;
 /// To raise the limits of any process.
 pub(crate) const CAP_SYS_RESOURCE: u32 = 24;
 
+/// To set the clock of the host.
+pub(crate) const CAP_SYS_TIME: u32 = 25;
+
 /// Whether this process has a capability in effect.
 pub(crate) fn has_capability(capability: u32) -> bool {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();

@@ -45,10 +45,12 @@ pub mod policy;
 mod precise_timer;
 pub mod probes;
 pub mod processes;
+pub mod syscall_filter;
 pub mod systemd;
 mod trusted_files;
 pub mod units;
 pub mod user_signals;
+pub mod vdso;
 mod worker;
 
 pub use cli::{LogFormat, LogLevelSwitch, log_to_stderr, main};

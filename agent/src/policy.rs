@@ -28,7 +28,7 @@ pub struct HostPolicy {
     /// The only faults that may be injected on this host. Default: all faults.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub allow_faults: Option<Vec<String>>,
-    /// Faults that hit the host as a whole and are allowed: `host-reboot`, `host-shutdown`. The other rules apply to them as well.
+    /// Faults that hit the host as a whole and are allowed: `clock-skew` (with `host`), `host-reboot`, `host-shutdown`. The other rules apply to them as well.
     /// Default: none.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub allow_host_faults: Vec<String>,

@@ -74,6 +74,55 @@ fn assert_refused(rule: &str, says: &str, alter: impl Fn(&mut Circumstances)) {
 }
 
 #[test]
+fn host_clock_is_planned_with_what_it_was_and_holds_time_daemons() {
+    let arguments = json!({"host": true, "offset": "-1h"});
+    let skew = plan("clock-skew", arguments.clone(), |_| {}).unwrap();
+    let change = serde_json::to_value(&skew.changes).unwrap();
+    assert_eq!(
+        change,
+        json!([{"change": "host-clock", "offset-ms": -3_600_000, "ahead-ns": 1_700_000_000_000_000_000_i64, "boot": skew.victims[0].id}])
+    );
+    assert!(skew.warnings[0].contains("TLS"), "{:?}", skew.warnings);
+    assert!(skew.notes[0].contains("no time daemon"), "{:?}", skew.notes);
+    for (rule, alter) in [
+        (
+            "policy",
+            (|now| now.rules.allowed = vec!["host-reboot".into()]) as fn(&mut Circumstances),
+        ),
+        ("local-run", |now| now.rules.is_local_run = true),
+        ("not-available", |now| {
+            now.host.facts.is_first_pid_namespace = false
+        }),
+        ("not-permitted", |now| now.host.facts.may_set_clock = false),
+        ("controller-host", |now| {
+            now.host.facts.controllers = vec!["backburn controller (7)".into()]
+        }),
+    ] {
+        let refusal = plan("clock-skew", arguments.clone(), alter).unwrap_err();
+        assert_eq!(refusal.rule, rule, "{refusal}");
+        assert!(refusal.hint.is_some(), "{refusal}");
+    }
+    for (wrong, at) in [
+        (
+            json!({"host": true, "process": {"pid": 30}, "offset": "1h"}),
+            "$.host",
+        ),
+        (json!({"offset": "1h"}), "$"),
+        (json!({"host": false, "offset": "1h"}), "$"),
+        (json!({"host": true, "offset": "999ms"}), "$.offset"),
+        (json!({"host": true, "offset": "0s"}), "$.offset"),
+    ] {
+        let refusal = plan("clock-skew", wrong.clone(), |_| {}).unwrap_err();
+        let places: Vec<&str> = refusal
+            .problems
+            .iter()
+            .map(|problem| problem.at.as_str())
+            .collect();
+        assert_eq!(places, [at], "{wrong}");
+    }
+}
+
+#[test]
 fn restart_is_planned_with_the_boot_that_it_ends() {
     let reboot = plan("host-reboot", json!({"after": "3s"}), |_| {}).unwrap();
     assert_eq!(reboot.victims.len(), 1);

@@ -29,6 +29,19 @@ fn spelling_usual_ones_are_accepted() {
         ("host-reboot", json!({"after": "5 s", "within": "3min"})),
         ("host-reboot", json!({})),
         ("host-shutdown", json!({"after": "1000ms"})),
+        (
+            "clock-skew",
+            json!({"process": {"name": "x"}, "offset": "- 1h 30m"}),
+        ),
+        (
+            "clock-skew",
+            json!({"process": {"name": "x"}, "offset": -300}),
+        ),
+        (
+            "clock-skew",
+            json!({"process": {"name": "x"}, "offset": "1 hour"}),
+        ),
+        ("clock-skew", json!({"host": true, "offset": "-5 min"})),
         ("service-stop", json!({"unit": "nginx"})),
         (
             "service-stop",
@@ -424,6 +437,24 @@ fn spelling_others_are_refused_with_an_example() {
             json!({"to": "fe80::1%eth0"}),
             "$.to",
             "`interface`",
+        ),
+        (
+            "clock-skew",
+            json!({"process": {"name": "x"}, "offset": "soon"}),
+            "$.offset",
+            "`\"+1h\"` or `\"-5m\"`",
+        ),
+        (
+            "clock-skew",
+            json!({"process": {"name": "x"}, "offset": "--5m"}),
+            "$.offset",
+            "`\"-5m\"`",
+        ),
+        (
+            "clock-skew",
+            json!({"process": {"name": "x"}, "offset": "0s"}),
+            "$.offset",
+            "at least 1 ms",
         ),
         (
             "cpu-stress",

@@ -27,6 +27,10 @@ pub const MACHINE_ONLY: [&str; 2] = ["host-reboot", "host-shutdown"];
 /// The helper of these, as the ledger names it.
 pub const MACHINE_ONLY_HELPER: &str = "host-power";
 
+/// The change that sets the clock of a host, as the ledger names it, which is tried in a virtual machine only:
+/// `tests/tests/machine/host_clock.rs`.
+pub const MACHINE_ONLY_CHANGE: &str = "host-clock";
+
 /// The fault that needs a systemd, which is struck under one of the tests' own: `tests/tests/kernel/service_stop.rs`.
 pub const SERVICE_CASE: Case = Case {
     name: "service-stop",
@@ -72,6 +76,13 @@ pub const CASES: &[Case] = &[
         name: "process-pause, both ways",
         fault: "process-pause",
         arguments: |world| json!({"process": {"pid": [world.threaded(), world.traced()], "select": "all"}}),
+        duration: SHORT,
+        victims_survive: true,
+    },
+    Case {
+        name: "clock-skew",
+        fault: "clock-skew",
+        arguments: |world| json!({"process": {"pid": world.threaded()}, "offset": "+1h"}),
         duration: SHORT,
         victims_survive: true,
     },
@@ -335,7 +346,8 @@ const BRIEF: [&str; 12] = [
 
 /// The cases of changes that are undone in a few effects, of which fewer ways to be killed are enough. With `BACKBURN_CRASH_CASE` or
 /// `BACKBURN_CRASH_TRIALS`, they are struck like the others.
-const FEWER_WAYS: [&str; 4] = [
+const FEWER_WAYS: [&str; 5] = [
+    "clock-skew",
     "fd-exhaust",
     "file-corrupt",
     "filesystem-freeze",

@@ -36,10 +36,14 @@ pub fn faults(faults: &[Value]) -> String {
         let mut schema = fault["schema"].clone();
         if let Some(process) = schema.pointer_mut("/properties/process") {
             let why = process["description"].clone();
-            selector.get_or_insert(std::mem::replace(
+            let itself = std::mem::replace(
                 process,
                 serde_json::json!({"$ref": "#/$defs/ProcessSelector", "description": why}),
-            ));
+            );
+            // An optional one is wrapped.
+            if selector.is_none() && itself.get("properties").is_some() {
+                selector = Some(itself);
+            }
         }
         keys(&mut page, &schema);
         write(

@@ -5,8 +5,10 @@
 //! Only the engine calls `apply` and `undo`. The match below is the only one over kinds.
 
 mod file_limit;
+mod host_clock;
 mod kill;
 mod plugin_change;
+mod process_clock;
 mod process_helper;
 mod read_only_mount;
 mod replace_file;
@@ -16,8 +18,12 @@ mod unreadable;
 
 pub(crate) use file_limit::check_limitable;
 pub use file_limit::{FileLimit, LimitedProcess};
+pub use host_clock::HostClock;
 pub use kill::Kill;
 pub use plugin_change::PluginChange;
+pub(crate) use crate::vdso::NotSkewable;
+pub(crate) use process_clock::offset_text;
+pub use process_clock::{AlteredEntry, ProcessClock, SkewedProcess};
 pub use process_helper::ProcessHelper;
 pub use read_only_mount::ReadOnlyMount;
 pub use replace_file::{FilePatch, OriginalFile, ReplaceFile};
@@ -52,6 +58,10 @@ pub enum Change {
     Kill(Kill),
     /// Processes may open fewer files.
     FileLimit(FileLimit),
+    /// Processes read another time of day.
+    ProcessClock(ProcessClock),
+    /// The host has another time of day.
+    HostClock(HostClock),
     /// A process of the agent's acts as long as it lives.
     Helper(ProcessHelper),
     /// A file is replaced by an edited copy.
@@ -107,6 +117,8 @@ impl Change {
             Change::Stop(change) => change,
             Change::Kill(change) => change,
             Change::FileLimit(change) => change,
+            Change::ProcessClock(change) => change,
+            Change::HostClock(change) => change,
             Change::Helper(change) => change,
             Change::Replace(change) => change,
             Change::ReadOnlyMount(change) => change,

@@ -80,8 +80,15 @@ fn with_flags(command: Command, fault: &FaultDescription, has_id: bool) -> Comma
             .get("description")
             .and_then(Value::as_str)
             .unwrap_or_default();
+        // Such as `--offset -5m`.
+        let examples = flag.schema.get("examples").and_then(Value::as_array);
+        let may_be_negative = examples
+            .into_iter()
+            .flatten()
+            .any(|example| example.as_str().is_some_and(|text| text.starts_with('-')));
         // Its lines end where the source's do; clap wraps for the terminal's width.
         Arg::new(flag.name.clone())
+            .allow_hyphen_values(may_be_negative)
             .help(escape(&text.replace('\n', " ")).into_owned())
             .long(flag.name)
             .value_name("VALUE")

@@ -34,6 +34,12 @@ impl Fingerprint {
                 _ => "gone",
             };
             lines.insert(format!("process {pid}"), state.to_owned());
+            let vdso = table.identify(*pid).map(|id| table.vdso(id));
+            if let Some(Ok(Some((_, bytes)))) = vdso {
+                let hash = sha256(&bytes);
+                let hash = hash.get(..16).unwrap_or_default().to_owned();
+                lines.insert(format!("clock functions of process {pid}"), hash);
+            }
         }
         Fingerprint(lines)
     }

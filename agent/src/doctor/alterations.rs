@@ -2,23 +2,29 @@
 
 use super::{Availability, HostFinding, finding};
 use crate::boot::is_first_pid_namespace;
-use crate::capabilities::{CAP_SYS_ADMIN, CAP_SYS_BOOT, CAP_SYS_RESOURCE, has_capability};
+use crate::capabilities::{
+    CAP_SYS_ADMIN, CAP_SYS_BOOT, CAP_SYS_RESOURCE, CAP_SYS_TIME, has_capability,
+};
+use crate::changes::SkewedProcess;
 use crate::helpers::{FileOperation, FileTamper, FileVerdict};
 use crate::processes::ProcessTable;
 use crate::systemd::ServiceManager;
 use crate::units::SYSCALLS;
+use crate::vdso::MAX_MARK_BYTES;
 use backburn_experiments::HumanDuration;
 
 /// Examines what these faults require.
 pub(super) fn examine() -> Vec<HostFinding> {
     vec![
         system_calls(),
+        clocks(),
         file_events(),
         limits(),
         threads(),
         mounts(),
         service_manager(),
         whole_host(),
+        host_clock(),
     ]
 }
 
@@ -37,6 +43,30 @@ fn system_calls() -> HostFinding {
             format!("{known} can be altered, where tracing is possible"),
             "",
         ),
+    }
+}
+
+/// Looks at the agent's own vDSO, which is that of every 64-bit process.
+fn clocks() -> HostFinding {
+    let name = "clocks";
+    let hint = "`clock-skew` requires 64-bit x86 and a kernel with a vDSO";
+    let table = ProcessTable::default();
+    let own = table.identify(std::process::id() as i32);
+    let tried = match own.map(|own| (own, table.vdso(own))) {
+        None => Err("/proc does not show the agent".to_owned()),
+        Some((_, Err(error))) => Err(error.to_string()),
+        Some((own, Ok(vdso))) => {
+            SkewedProcess::of(own, vdso, &"m".repeat(MAX_MARK_BYTES)).map_err(|why| why.to_string())
+        }
+    };
+    match tried {
+        Ok(_) => finding(
+            name,
+            Availability::Yes,
+            "those of 64-bit processes can be altered, where tracing is possible",
+            "",
+        ),
+        Err(why) => finding(name, Availability::No, why, hint),
     }
 }
 
@@ -168,6 +198,27 @@ fn whole_host() -> HostFinding {
             "the agent lacks CAP_SYS_BOOT",
             "`host-reboot` and `host-shutdown` require it",
         ),
+    }
+}
+
+/// Whether the clock of the host could be set; the policy has to allow it besides.
+fn host_clock() -> HostFinding {
+    let name = "host clock";
+    let hint = "`clock-skew` with `host` requires an agent on the host itself with CAP_SYS_TIME";
+    match (is_first_pid_namespace(), has_capability(CAP_SYS_TIME)) {
+        (true, true) => finding(
+            name,
+            Availability::Yes,
+            "could be set",
+            "`clock-skew` with `host` also requires that the policy names it in `allow-host-faults`",
+        ),
+        (false, _) => finding(
+            name,
+            Availability::No,
+            "the agent is in a container (a pid namespace of its own)",
+            hint,
+        ),
+        (true, false) => finding(name, Availability::No, "the agent lacks CAP_SYS_TIME", hint),
     }
 }
 

@@ -3,6 +3,7 @@
 //! anything behind. Command line, schemas, reference and the conformance suite are derived from
 //! [`FAULTS`].
 
+mod clock_skew;
 mod cpu_stress;
 mod disk_fill;
 mod dns_fail;
@@ -16,6 +17,7 @@ mod file_operations;
 mod filesystem_freeze;
 mod fsync_loss;
 mod grpc_fail;
+mod host_clock_plan;
 mod host_power_plan;
 mod host_reboot;
 mod host_shutdown;
@@ -45,6 +47,7 @@ mod syscall_calls;
 mod syscall_error;
 mod syscall_latency;
 mod tcp_proxy;
+mod unit_set;
 
 pub use crate::plan::{Expectation, Plan, PlanContext};
 
@@ -57,6 +60,7 @@ use serde_json::{Map, Value};
 
 /// All faults, sorted by name. A new fault is its file and its line here.
 pub const FAULTS: &[Fault] = &[
+    Fault::of::<clock_skew::ClockSkew>(),
     Fault::of::<cpu_stress::CpuStress>(),
     Fault::of::<disk_fill::DiskFill>(),
     Fault::of::<dns_fail::DnsFail>(),
@@ -95,8 +99,9 @@ pub const FAULTS: &[Fault] = &[
     Fault::of::<tcp_proxy::TcpProxy>(),
 ];
 
-/// The faults that hit the host as a whole. Each must be named in the policy's `allow-host-faults`.
-pub const HOST_FAULTS: &[&str] = &["host-reboot", "host-shutdown"];
+/// The faults that hit the host as a whole, `clock-skew` where its arguments say so. Each must be named in the policy's `allow-host-faults`
+/// for that.
+pub const HOST_FAULTS: &[&str] = &["clock-skew", "host-reboot", "host-shutdown"];
 
 /// Finds a fault by its name.
 pub fn find(name: &str) -> Option<&'static Fault> {

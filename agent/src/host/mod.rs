@@ -8,19 +8,23 @@
     reason = "this is the door that the list points to"
 )]
 
+mod clock;
 mod failpoint;
 mod files;
 mod interrupt;
 mod memory;
 mod mounts;
 mod spawn;
+mod stopped_process;
 mod units;
 
+pub use clock::time_of_day_ahead;
 pub use failpoint::Failpoint;
 pub use files::{CopyEdit, MADE_FILE_PREFIX, OpenFolder};
 pub use interrupt::Interrupt;
 pub use memory::{return_freed, settle};
 pub use spawn::{Invocation, end_own_group, program};
+pub use stopped_process::MemoryWrite;
 
 use crate::processes::{ProcessId, ProcessTable};
 use std::collections::{BTreeMap, BTreeSet};

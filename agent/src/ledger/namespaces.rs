@@ -97,6 +97,8 @@ pub(super) fn altered_places(changes: &[Change]) -> impl Iterator<Item = Altered
         | Change::Plugin(_)
         | Change::Kill(_)
         | Change::FileLimit(_)
+        | Change::HostClock(_)
+        | Change::ProcessClock(_)
         | Change::Unreadable(_) => None,
     })
 }

@@ -33,6 +33,12 @@ pub trait HostView: fmt::Debug {
     /// The kernel does not tell which boot this is, or the processes cannot be listed.
     fn facts(&self) -> io::Result<HostFacts>;
 
+    /// How far the time of day is ahead of the time since boot, in nanoseconds.
+    ///
+    /// # Errors
+    /// The clocks make no sense.
+    fn time_of_day_ahead(&self) -> io::Result<i64>;
+
     /// Whether a process could be frozen by tracing it, as far as that shows without trying.
     ///
     /// # Errors
@@ -221,6 +227,8 @@ pub struct HostFacts {
     pub is_first_pid_namespace: bool,
     /// Whether the kernel lets the agent restart the host (CAP_SYS_BOOT).
     pub may_restart: bool,
+    /// Whether the kernel lets the agent set the clock (CAP_SYS_TIME).
+    pub may_set_clock: bool,
     /// The controllers and runs of Backburn on this host, for people.
     pub controllers: Vec<String>,
 }

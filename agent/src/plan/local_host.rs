@@ -3,7 +3,7 @@
 use super::host_view::{
     FileSystem, FoundFile, FoundMount, HostFacts, HostView, NameResolver, NetworkSnapshot,
 };
-use crate::capabilities::{CAP_SYS_ADMIN, CAP_SYS_BOOT, has_capability};
+use crate::capabilities::{CAP_SYS_ADMIN, CAP_SYS_BOOT, CAP_SYS_TIME, has_capability};
 use crate::changes::{self, OriginalFile};
 use crate::dns::{Resolver, Viewpoint, read_own};
 use crate::helpers::{self, FileTamper, NotTraceable};
@@ -41,8 +41,13 @@ impl HostView for LocalHost {
             boot: crate::boot::boot_id()?,
             is_first_pid_namespace: crate::boot::is_first_pid_namespace(),
             may_restart: has_capability(CAP_SYS_BOOT),
+            may_set_clock: has_capability(CAP_SYS_TIME),
             controllers: self.table.controllers()?,
         })
+    }
+
+    fn time_of_day_ahead(&self) -> io::Result<i64> {
+        crate::host::time_of_day_ahead()
     }
 
     fn check_freezable(&self, process: ProcessId) -> Result<(), NotTraceable> {
@@ -142,7 +147,7 @@ impl HostView for LocalHost {
     }
 
     fn unit(&self, name: &str) -> Result<FoundUnit, NoServiceManager> {
-        let found = ServiceManager::connect()?.unit(name);
+        let found = ServiceManager::connect()?.unit_with_processes(name);
         found.map_err(|error| NoServiceManager::Failed(error.to_string()))
     }
 

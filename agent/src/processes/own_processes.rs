@@ -132,8 +132,8 @@ impl<'a> OwnProcesses<'a> {
 
     /// Whether a process may be one of Backburn's, by the name of its program's file alone. That asks no file
     /// system, which might not answer, so it can be asked of every process.
-    fn may_be_ours(&self, pid: i32, own: Option<&Path>) -> bool {
-        self.table.link(pid, "exe").is_ok_and(|path| {
+    fn may_be_ours(table: &ProcessTable, pid: i32, own: Option<&Path>) -> bool {
+        table.link(pid, "exe").is_ok_and(|path| {
             let text = path.to_string_lossy();
             let text = text.strip_suffix(" (deleted)").unwrap_or(&text);
             own == Some(&*path) || PROGRAMS.contains(&base(text))
@@ -149,10 +149,11 @@ impl<'a> OwnProcesses<'a> {
                 return origins;
             };
             let program = self.table.link(own, "exe").ok();
-            let others = self.table.pids().unwrap_or_default().into_iter();
-            let others = others.filter(|pid| {
-                *pid != own && self.may_be_ours(*pid, program.as_deref()) && self.is_ours(*pid)
+            let all = self.table.pids().unwrap_or_default();
+            let candidates = self.table.survey(&all, |table, pid| {
+                (pid != own && Self::may_be_ours(table, pid, program.as_deref())).then_some(pid)
             });
+            let others = candidates.into_iter().filter(|pid| self.is_ours(*pid));
             for pid in std::iter::once(own).chain(others) {
                 self.climb(pid, pid, &mut origins);
                 // Where somebody in between has ended, process 1 is the parent; whoever the

@@ -5,6 +5,7 @@ mod amount;
 mod fill;
 mod grpc_status;
 mod rate;
+mod signed_duration;
 mod size;
 mod syscall_name;
 
@@ -14,6 +15,7 @@ pub use amount::Amount;
 pub(crate) use fill::Fill;
 pub use grpc_status::{GRPC_STATUSES, GrpcStatus};
 pub use rate::Rate;
+pub use signed_duration::SignedDuration;
 pub use size::Size;
 pub use syscall_name::{ERRORS, ErrorName, SYSCALLS, SyscallName};
 

@@ -80,6 +80,7 @@ impl MadeHost {
                 boot: "00000000-0000-4000-8000-000000000000".into(),
                 is_first_pid_namespace: true,
                 may_restart: true,
+                may_set_clock: true,
                 controllers: Vec::new(),
             },
             processors: 4,
@@ -148,6 +149,10 @@ impl HostView for MadeHost {
 
     fn facts(&self) -> io::Result<HostFacts> {
         Ok(self.facts.clone())
+    }
+
+    fn time_of_day_ahead(&self) -> io::Result<i64> {
+        Ok(1_700_000_000_000_000_000)
     }
 
     fn check_freezable(&self, _: ProcessId) -> Result<(), NotTraceable> {

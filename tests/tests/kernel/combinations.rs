@@ -190,6 +190,11 @@ fn combination_with_overlap_is_refused_with_the_name_of_the_holder() {
                 json!({"process": process, "calls": "read", "error": "EIO"}),
             ),
             (
+                "pause",
+                "clock-skew",
+                json!({"process": process, "offset": "+1h"}),
+            ),
+            (
                 "proxy",
                 "http-fail",
                 json!({"listen": "127.0.0.1:18080", "upstream": upstream, "abort": true}),

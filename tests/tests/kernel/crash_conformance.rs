@@ -8,8 +8,8 @@ use backburn_agent::helpers::HelperSpec;
 use backburn_agent::packet_filter::PacketEffect;
 use backburn_tests::crash::{Place, Trial, trial, trial_of_the_rescue};
 use backburn_tests::crash_cases::{
-    CASES, MACHINE_ONLY, MACHINE_ONLY_HELPER, PROGRAMS, SERVICE_CASE, SERVICE_CHANGE, chosen,
-    repeats,
+    CASES, MACHINE_ONLY, MACHINE_ONLY_CHANGE, MACHINE_ONLY_HELPER, PROGRAMS, SERVICE_CASE,
+    SERVICE_CHANGE, chosen, repeats,
 };
 use backburn_tests::crash_plugins::PLUGIN_CASES;
 use backburn_tests::crash_strike::Strike;
@@ -171,6 +171,8 @@ fn name_of_change(change: &Change) -> Option<&'static str> {
         Change::Stop(_) => Some("stop"),
         Change::Kill(_) => Some("kill"),
         Change::FileLimit(_) => Some("file-limit"),
+        Change::ProcessClock(_) => Some("process-clock"),
+        Change::HostClock(_) => Some(MACHINE_ONLY_CHANGE),
         Change::Helper(_) => Some("helper"),
         Change::Replace(_) => Some("replace"),
         Change::ReadOnlyMount(_) => Some("read-only-mount"),
@@ -212,8 +214,10 @@ fn changes_helpers_and_packet_effects_each_have_a_crash_case() {
         let all = [
             "file-limit",
             "helper",
+            "host-clock",
             "kill",
             "plug-in",
+            "process-clock",
             "read-only-mount",
             "replace",
             "stop",
@@ -222,8 +226,10 @@ fn changes_helpers_and_packet_effects_each_have_a_crash_case() {
         .map(str::to_owned);
         // Its crash trials are under a systemd.
         assert!(changes.insert(SERVICE_CHANGE.to_owned()));
-        assert_eq!(changes, BTreeSet::from(all));
         // Its crash trials are in the virtual machine.
+        assert!(changes.insert(MACHINE_ONLY_CHANGE.to_owned()));
+        assert_eq!(changes, BTreeSet::from(all));
+        // So are this one's.
         assert!(helpers.insert(MACHINE_ONLY_HELPER.to_owned()));
         assert_eq!(helpers, serialized_variants::<HelperSpec>("role"));
         assert_eq!(effects, serialized_variants::<PacketEffect>("harm"));

@@ -4,6 +4,7 @@
 mod action;
 mod api_described;
 mod api_hostile;
+mod clocks;
 mod fleet_agents;
 mod fleet_aim;
 mod fleet_crash;
