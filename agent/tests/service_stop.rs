@@ -36,7 +36,7 @@ fn unit(name: &str) -> FoundUnit {
 fn nginx() -> FoundUnit {
     FoundUnit {
         control_group: "/system.slice/nginx.service".into(),
-        main_pid: 30,
+        processes: vec![30, 31, 32, 33],
         ..unit("nginx.service")
     }
 }
@@ -190,8 +190,8 @@ fn service_stop_of_what_cannot_come_back_is_refused() {
     assert_refused(with(|unit| unit.has_job = true), "busy", "about to change");
     let starting = |unit: &mut FoundUnit| unit.active_state = "activating".into();
     assert_refused(with(starting), "busy", "activating");
-    let elsewhere = |unit: &mut FoundUnit| unit.control_group = "/elsewhere".into();
-    assert_refused(with(elsewhere), "not-available", "cannot be found");
+    let unseen = |unit: &mut FoundUnit| unit.processes = vec![4000];
+    assert_refused(with(unseen), "not-available", "can be seen");
 }
 
 #[test]

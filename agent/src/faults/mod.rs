@@ -47,6 +47,7 @@ mod syscall_calls;
 mod syscall_error;
 mod syscall_latency;
 mod tcp_proxy;
+mod unit_set;
 
 pub use crate::plan::{Expectation, Plan, PlanContext};
 

@@ -1,17 +1,15 @@
 //! `service-stop`: stops a service of systemd's with all that systemd stops with it, as when somebody has switched it off. Process 1 itself
 //! starts it again.
 
-use super::{FaultKind, Plan, PlanContext, permit};
-use crate::changes::{Change, StoppedUnit, StoppedUnits, UnitRole};
-use crate::plan::{FoundUnit, NoServiceManager};
-use crate::processes::{Process, ProcessSelector};
-use backburn_experiments::document::Select;
+use super::unit_set::{UnitSet, find_unit};
+use super::{FaultKind, Plan, PlanContext};
+use crate::changes::{Change, StoppedUnit, StoppedUnits};
+use crate::plan::FoundUnit;
 use backburn_experiments::wire::{Refusal, Victim};
 use backburn_experiments::{HumanDuration, Problem};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
-use std::collections::BTreeSet;
 
 /// Stops a service, and starts it again. A service that does not run is refused.
 #[derive(Debug, Serialize, Deserialize, JsonSchema)]
@@ -45,8 +43,6 @@ const HOST_UNITS: [(&str, &str); 5] = [
     ("user@", "*"),
     ("user-runtime-dir@", "*"),
 ];
-/// The most units that one injection stops.
-const MAX_UNITS: usize = 64;
 
 impl FaultKind for ServiceStop {
     const NAME: &'static str = "service-stop";
@@ -93,14 +89,13 @@ impl FaultKind for ServiceStop {
     }
 
     fn plan(&self, context: &PlanContext<'_>) -> Result<Plan, Refusal> {
-        let victim = find(&self.name(), context)?;
+        let victim = find_unit(&self.name(), context)?;
         check_runs(&victim)?;
         let set = UnitSet::around(victim, context)?;
-        let mut processes = Vec::new();
         for (unit, _) in &set.units {
             check_unit(unit, context)?;
-            processes.extend(unprotected_processes(unit, context)?);
         }
+        let processes = set.unprotected_processes(context)?;
         let facts = context.host.facts().map_err(|error| {
             Refusal::new("failed", format!("the boot cannot be read: {error}"))
                 .hint("mount `/proc`")
@@ -140,17 +135,6 @@ impl ServiceStop {
             false => format!("{}{SERVICE}", self.unit),
         }
     }
-}
-
-fn find(name: &str, context: &PlanContext<'_>) -> Result<FoundUnit, Refusal> {
-    context.host.unit(name).map_err(|none| {
-        let rule = match &none {
-            NoServiceManager::NotPermitted => "not-permitted",
-            NoServiceManager::Failed(_) => "failed",
-            NoServiceManager::Absent | NoServiceManager::NotFirst => "not-available",
-        };
-        Refusal::new(rule, none.to_string()).hint(none.hint())
-    })
 }
 
 /// Checks that the victim is there and runs, so that there is something to stop and to start again.
@@ -240,214 +224,4 @@ fn check_unit(unit: &FoundUnit, context: &PlanContext<'_>) -> Result<(), Refusal
         .hint("try again when it has started or stopped"));
     }
     Ok(())
-}
-
-/// The processes of a service, none of which may be protected.
-fn unprotected_processes(
-    unit: &FoundUnit,
-    context: &PlanContext<'_>,
-) -> Result<Vec<Process>, Refusal> {
-    if unit.control_group.is_empty() {
-        return Ok(Vec::new());
-    }
-    let all = ProcessSelector {
-        cgroup: Some(unit.control_group.clone()),
-        select: Some(Select::All),
-        ..ProcessSelector::default()
-    };
-    let found = all.find(
-        "$.unit",
-        context.host.processes(),
-        context.protection,
-        context.seed,
-    );
-    let protected = |why: String| {
-        Refusal::new("protected", format!("{} is protected: {why}", unit.name)).hint(
-            "choose another service; the owner of this host may change `protect` in its policy",
-        )
-    };
-    match found {
-        Ok(found) => match found.spared.first() {
-            Some((process, why)) => Err(protected(format!("of its process {process}, {why}"))),
-            None => {
-                permit(&found.victims, context.host.user_id())?;
-                Ok(found.victims)
-            }
-        },
-        // It runs without a process, e.g. since its program has ended as it should.
-        Err(refusal) if refusal.rule == "no-match" && unit.main_pid == 0 => Ok(Vec::new()),
-        Err(refusal) if refusal.rule == "no-match" => Err(Refusal::new(
-            "not-available",
-            format!(
-                "the processes of {} cannot be found in its control group {}, so whether one is protected cannot be told",
-                unit.name, unit.control_group
-            ),
-        )
-        .hint("run the agent on the host itself, in its first cgroup namespace")),
-        Err(refusal) if refusal.rule == "protected" => Err(protected(refusal.what)),
-        Err(refusal) => Err(refusal),
-    }
-}
-
-/// The units that are stopped, in the order in which they are stopped and started: those that would start others again, the victim, and
-/// those that systemd stops with it.
-struct UnitSet {
-    units: Vec<(FoundUnit, UnitRole)>,
-    /// Timers that may start a unit of the set meanwhile.
-    timers: Vec<String>,
-}
-
-impl UnitSet {
-    /// Finds the units around a victim.
-    fn around(victim: FoundUnit, context: &PlanContext<'_>) -> Result<Self, Refusal> {
-        let mut known = BTreeSet::from([victim.name.clone()]);
-        let (mut triggers, mut dependants, mut timers) = (Vec::new(), Vec::new(), Vec::new());
-        let mut open = vec![victim.clone()];
-        while let Some(unit) = open.pop() {
-            for name in &unit.upheld_by {
-                let upholder = find(name, context)?;
-                if !upholder.is_stopped() {
-                    return Err(Refusal::new(
-                        "upheld",
-                        format!(
-                            "{} would be started again at once: {name} upholds it",
-                            unit.name
-                        ),
-                    )
-                    .hint(format!("stop {name} first, or choose another service")));
-                }
-            }
-            let related = unit
-                .stops_with
-                .iter()
-                .map(|name| (name, UnitRole::Dependant));
-            let triggered = unit
-                .triggered_by
-                .iter()
-                .map(|name| (name, UnitRole::Trigger));
-            for (name, role) in related.chain(triggered) {
-                if known.contains(name) {
-                    continue;
-                }
-                let found = find(name, context)?;
-                if !known.insert(found.name.clone()) || found.is_stopped() {
-                    continue;
-                }
-                match (found.kind(), role) {
-                    ("timer", UnitRole::Trigger) => {
-                        timers.push(found.name);
-                        continue;
-                    }
-                    ("service" | "socket" | "path", _) => {}
-                    _ => {
-                        return Err(Refusal::new(
-                            "dependants",
-                            format!(
-                                "{} would be stopped with {}, and starting it again may start more than ran before",
-                                found.name, unit.name
-                            ),
-                        )
-                        .hint("choose a service on which only services, sockets and paths depend; `systemctl list-dependencies --reverse` shows them"));
-                    }
-                }
-                if known.len() > MAX_UNITS {
-                    return Err(Refusal::new(
-                        "dependants",
-                        format!("more than {MAX_UNITS} units would be stopped"),
-                    )
-                    .hint("choose a service on which fewer depend"));
-                }
-                open.push(found.clone());
-                match role {
-                    UnitRole::Trigger => triggers.push((found, role)),
-                    _ => dependants.push((found, role)),
-                }
-            }
-        }
-        triggers.push((victim, UnitRole::Victim));
-        triggers.extend(dependants);
-        Ok(UnitSet {
-            units: triggers,
-            timers,
-        })
-    }
-
-    fn names(&self, wanted: UnitRole) -> String {
-        let units = self.units.iter().filter(|(_, role)| *role == wanted);
-        let names: Vec<&str> = units.map(|(unit, _)| unit.name.as_str()).collect();
-        names.join(", ")
-    }
-
-    fn notes(&self, processes: &[Process]) -> Vec<String> {
-        let mut notes = vec![match processes.len() {
-            0 => "no process is ended: the service runs without one".to_owned(),
-            1 => "systemd ends its process as at any stop".to_owned(),
-            number => format!("systemd ends {number} processes as at any stop"),
-        }];
-        let dependants = self.names(UnitRole::Dependant);
-        if !dependants.is_empty() {
-            notes.push(format!(
-                "systemd stops these with it, and they are started again as well: {dependants}"
-            ));
-        }
-        let triggers = self.names(UnitRole::Trigger);
-        if !triggers.is_empty() {
-            notes.push(format!(
-                "these are stopped before and started again, since they would start it meanwhile: {triggers}"
-            ));
-        }
-        let limits = self.units.iter().filter_map(|(unit, _)| unit.stop_limit);
-        if let Some(longest) = limits.max() {
-            notes.push(format!(
-                "to stop may take up to {} (TimeoutStopSec=); at the end of the fault, what still stops starts once it has",
-                HumanDuration(longest)
-            ));
-        }
-        let restarts = self.units.iter().find(|(unit, role)| {
-            *role == UnitRole::Victim && !["", "no"].contains(&unit.restart.as_str())
-        });
-        if let Some((unit, _)) = restarts {
-            notes.push(format!(
-                "its Restart={} does not act: systemd restarts nothing that was stopped by hand",
-                unit.restart
-            ));
-        }
-        notes
-    }
-
-    fn warnings(&self) -> Vec<String> {
-        let mut warnings = Vec::new();
-        for (unit, _) in &self.units {
-            let name = &unit.name;
-            if unit.kind() == "service" && unit.stop_limit.is_none() {
-                warnings.push(format!(
-                    "{name} may take as long as it likes to stop, and starts only after that, also at the end of the fault"
-                ));
-            }
-            if !unit.bus_name.is_empty() {
-                warnings.push(format!(
-                    "whoever asks for `{}` on the message bus may start {name} meanwhile",
-                    unit.bus_name
-                ));
-            }
-            if !unit.starts_after.is_empty() {
-                warnings.push(format!(
-                    "when {name} has stopped, systemd starts what its OnSuccess= says: {}",
-                    unit.starts_after.join(", ")
-                ));
-            }
-            if unit.kind() == "service" && unit.sub_state == "exited" {
-                warnings.push(format!(
-                    "{name} has run to its end and counts as active: starting it runs its program once more"
-                ));
-            }
-        }
-        if !self.timers.is_empty() {
-            warnings.push(format!(
-                "these timers are not stopped, and may start it meanwhile: {}",
-                self.timers.join(", ")
-            ));
-        }
-        warnings
-    }
 }

@@ -147,7 +147,7 @@ impl HostView for LocalHost {
     }
 
     fn unit(&self, name: &str) -> Result<FoundUnit, NoServiceManager> {
-        let found = ServiceManager::connect()?.unit(name);
+        let found = ServiceManager::connect()?.unit_with_processes(name);
         found.map_err(|error| NoServiceManager::Failed(error.to_string()))
     }
 

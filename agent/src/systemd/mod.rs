@@ -169,6 +169,26 @@ impl ServiceManager {
         self.found(&path)
     }
 
+    /// Like [`ServiceManager::unit`], with the unit's processes.
+    ///
+    /// # Errors
+    /// It is not a unit's name, or systemd does not answer as it should.
+    pub fn unit_with_processes(&mut self, name: &str) -> io::Result<FoundUnit> {
+        let mut found = self.unit(name)?;
+        // Units of the other kinds have none, and systemd refuses to list them.
+        if found.is_active() && found.name.ends_with(".service") {
+            let values = self.manage("GetUnitProcesses", &[&found.name])?;
+            let listed = values.first().map(Value::values).unwrap_or_default();
+            // Each with the path of its control group before its id.
+            let id = |process: &Value| process.values().get(1).and_then(Value::number);
+            found.processes = listed
+                .iter()
+                .filter_map(|process| i32::try_from(id(process)?).ok())
+                .collect();
+        }
+        Ok(found)
+    }
+
     /// The unit of this name if it is loaded.
     ///
     /// # Errors

@@ -43,8 +43,8 @@ pub struct FoundUnit {
     pub entered_us: u64,
     /// The path of its control group, of a service alone; empty where it has none.
     pub control_group: String,
-    /// The first process of a service; 0 where it has none.
-    pub main_pid: u64,
+    /// The ids of all of its processes; empty where they were not asked for.
+    pub processes: Vec<i32>,
     /// The name on the message bus by which others can have it started; empty where it has none.
     pub bus_name: String,
     /// What its `Restart=` says, of a service alone.
@@ -118,10 +118,7 @@ impl FoundUnit {
             left_us: number("ActiveExitTimestampMonotonic"),
             entered_us: number("ActiveEnterTimestampMonotonic"),
             control_group: of_service("ControlGroup"),
-            main_pid: service
-                .get("MainPID")
-                .and_then(Value::number)
-                .unwrap_or_default(),
+            processes: Vec::new(),
             bus_name: of_service("BusName"),
             restart: of_service("Restart"),
             result: of_service("Result"),

@@ -10,7 +10,8 @@ use super::openapi::ProblemStatus;
 use super::problem::ApiProblem;
 use super::types::RunInfo;
 use super::types::safe_integer::safe_integer;
-use crate::service::Actor;
+use crate::service::{Actor, Service};
+use crate::store::StoreError;
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::sse::{Event, KeepAlive, Sse};
@@ -23,7 +24,7 @@ use tokio::sync::{OwnedSemaphorePermit, watch};
 use utoipa::IntoParams;
 
 /// How many events are read from the store at a time.
-const EVENTS_PER_READ: u32 = 200;
+const EVENTS_PER_READ: usize = 200;
 /// How often a comment is sent while nothing happens, so that no proxy closes an idle connection.
 const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(15);
 
@@ -63,7 +64,7 @@ const TOKEN_CHECK_INTERVAL: Duration = Duration::from_millis(500);
 
 struct Follower {
     api: Api,
-    /// Who follows.
+    /// The bearer of the token that follows.
     who: Actor,
     checked: Instant,
     run: String,
@@ -137,40 +138,24 @@ impl Follower {
             let (service, who) = (Arc::clone(&self.api.service), self.who.clone());
             let (run, after) = (self.run.clone(), self.after);
             // A failure of the store ends the stream; the client connects again and continues where it was.
-            let read = blocking(move || {
-                let store = service.store();
-                // The run first: of one that is closed by then, the events are all there.
-                let kept = store.run(&run)?;
-                let events = store.events(&run, after, EVENTS_PER_READ)?;
-                let is_hidden = hides_run(&service, &who, &kept)?;
-                Ok::<_, crate::store::StoreError>((events, kept, is_hidden))
-            });
-            let (page, kept, is_hidden) = read.await.ok()?;
+            let read = blocking(move || read_on(&service, &who, &run, after));
+            let (page, closing) = read.await.ok()?;
             let is_empty = page.is_empty();
-            for numbered in page {
-                self.after = numbered.number;
-                let entry = match is_hidden {
-                    true => hidden_entry(numbered.entry),
-                    false => Some(numbered.entry),
-                };
-                let Some(entry) = entry else {
+            for line in page {
+                self.after += 1;
+                let Some(line) = line else {
                     continue;
                 };
-                let event = Event::default()
-                    .event("entry")
-                    .id(numbered.number.to_string());
-                self.events.push_back(event.json_data(&entry).ok()?);
+                let event = Event::default().event("entry").id(self.after.to_string());
+                self.events.push_back(event.data(line));
             }
             if !is_empty {
                 continue;
             }
-            if kept.end.is_some() {
+            let kept = closing?;
+            if kept.ended.is_some() {
                 self.over = true;
-                let run = match is_hidden {
-                    true => hidden_run(RunInfo::from(kept)),
-                    false => RunInfo::from(kept),
-                };
-                return Event::default().event("closed").json_data(&run).ok();
+                return Event::default().event("closed").json_data(&kept).ok();
             }
             match &mut self.changes {
                 Some(changes) => loop {
@@ -191,7 +176,7 @@ impl Follower {
                     }
                 },
                 None => {
-                    tokio::time::sleep(match kept.waiting {
+                    tokio::time::sleep(match kept.state == "waiting-for-approval" {
                         true => APPROVAL_POLL_INTERVAL,
                         false => CLOSE_POLL_INTERVAL,
                     })
@@ -202,4 +187,45 @@ impl Follower {
             }
         }
     }
+}
+
+/// The next events of a run's journal, each as the line that is stored and none where it may not be seen; and, if there are none, the run.
+fn read_on(
+    service: &Service,
+    who: &Actor,
+    run: &str,
+    after: u64,
+) -> Result<(Vec<Option<String>>, Option<RunInfo>), StoreError> {
+    let store = service.store();
+    let next = || {
+        let mut lines = Vec::new();
+        store.journal_lines(run, after, &mut |line| {
+            lines.push(Some(line.to_owned()));
+            lines.len() < EVENTS_PER_READ
+        })?;
+        Ok::<_, StoreError>(lines)
+    };
+    // Nearly always there are events, and most who follow may see them all.
+    if !who.is_blind {
+        let lines = next()?;
+        if !lines.is_empty() {
+            return Ok((lines, None));
+        }
+    }
+    // The run first: of one that is closed by then, the events are all there.
+    let kept = store.run(run)?;
+    let is_hidden = hides_run(service, who, &kept)?;
+    let mut lines = next()?;
+    if is_hidden {
+        for line in &mut lines {
+            let entry = line.as_deref().map(serde_json::from_str).transpose();
+            let entry = entry.ok().flatten().and_then(hidden_entry);
+            *line = entry.and_then(|entry| serde_json::to_string(&entry).ok());
+        }
+    }
+    let kept = match is_hidden {
+        true => hidden_run(RunInfo::from(kept)),
+        false => RunInfo::from(kept),
+    };
+    Ok((lines, Some(kept)))
 }

@@ -162,6 +162,18 @@ mod tests {
     }
 
     #[test]
+    fn page_shell_loads_all_modules_at_once() {
+        let shell = ASSETS.iter().find(|asset| asset.name == SHELL).unwrap();
+        let modules = ASSETS.iter().filter(|asset| asset.name.ends_with(".js"));
+        for module in modules {
+            let link = format!("href=\"/assets/{}\"", module.name);
+            let script = format!("src=\"/assets/{}\"", module.name);
+            let text = text(shell);
+            assert!(text.contains(&link) || text.contains(&script), "{link}");
+        }
+    }
+
+    #[test]
     fn page_has_no_markup_from_text_and_nothing_from_elsewhere() {
         for asset in ASSETS {
             let text = text(asset);

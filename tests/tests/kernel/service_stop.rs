@@ -129,6 +129,56 @@ fn service_stop_starts_again_what_ran_and_nothing_else() {
     });
 }
 
+/// A web server that answers at a socket of the file system, as units share no network with the test.
+const NGINX: &[UnitFile<'static>] = &[(
+    "nginx.service",
+    "[Service]\nExecStart=nginx -c /run/nginx.conf -g 'daemon off;'\n",
+)];
+const NGINX_SOCKET: &str = "/run/web.sock";
+const NGINX_CONFIGURATION: &str = r#"
+worker_processes 2;
+pid /run/nginx.pid;
+error_log /run/nginx.error;
+events {}
+http {
+    access_log off;
+    server {
+        listen unix:/run/web.sock;
+        return 200 "alive";
+    }
+}
+"#;
+
+/// What the web server answers; none where nobody listens.
+fn fetch() -> Option<String> {
+    use std::io::{Read as _, Write as _};
+    let mut socket = std::os::unix::net::UnixStream::connect(NGINX_SOCKET).ok()?;
+    socket
+        .write_all(b"GET / HTTP/1.0\r\n\r\n")
+        .expect("it listens");
+    let mut answer = String::new();
+    socket.read_to_string(&mut answer).ok()?;
+    Some(answer)
+}
+
+#[test]
+fn nginx_that_is_stopped_answers_nobody_and_then_again() {
+    under_systemd(&["nginx"], NGINX, || {
+        std::fs::write("/run/nginx.conf", NGINX_CONFIGURATION).expect("a file can be written");
+        start(&["nginx.service"]);
+        let answers = || fetch().is_some_and(|answer| answer.ends_with("alive"));
+        wait_within("it answers", SOON, answers);
+        let place = Place::default();
+        let injecting = inject(&place, "nginx", "1s");
+        wait_within("nobody listens", SOON, || fetch().is_none());
+        assert!(is_stopped("nginx.service") || state("nginx.service").0 == "deactivating");
+        let said = said_in_peace(injecting);
+        assert!(said.contains("systemd ends 3 processes"), "{said}");
+        wait_within("it answers again", SOON, answers);
+        assert_nothing_is_left(&place);
+    });
+}
+
 #[test]
 fn service_stop_by_its_socket_is_not_started_meanwhile() {
     under_systemd(&[], UNITS, || {

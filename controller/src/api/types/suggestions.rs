@@ -9,7 +9,7 @@ use utoipa::ToSchema;
 #[schema(as = Suggestions)]
 #[serde(rename_all = "kebab-case")]
 pub struct SuggestionsInfo {
-    /// The agent's name.
+    /// The name of the agent that was asked.
     pub agent: String,
     /// The experiments that the agent has planned just now and that all policies allow.
     pub suggestions: Vec<SuggestionInfo>,
@@ -37,6 +37,6 @@ pub struct SuggestionInfo {
 pub struct LeftOutInfo {
     /// Why they are left out, e.g. what the agent's host cannot do.
     pub why: String,
-    /// Their names.
+    /// The names of the experiments that are left out.
     pub names: Vec<String>,
 }

@@ -57,7 +57,7 @@ export class ProbeChart {
     const places = standing(probe.x, [ys], probe.judgement, MAX_POINTS);
     const [xs, shown, judgements] = [probe.x, ys, probe.judgement].map((list) => at(list, places));
     const stand = shown.length < total ? `, drawn as ${shown.length} of them: the first, the last, the extremes and the first failures of each piece of time` : '';
-    say(this.sentence, `${total} samples${stand}: ${counts.within} within, ${counts.outside} outside, ${counts.unknown} unknown; at ${seconds(last.elapsed)} ${what}${last.why ? ` (${last.why})` : ''}. Tolerance: ${limits ? limits.map((one) => (Number.isFinite(one) ? one : '∞')).join(' to ') : clean(short(this.tolerance))}.`);
+    say(this.sentence, `${total} samples${stand}: ${counts.within} within, ${counts.outside} outside, ${counts.unknown} unknown; at ${seconds(last.elapsed)} ${what}${last.why ? ` (${last.why})` : ''}${this.tolerance === undefined ? '' : `. Tolerance: ${limits ? limits.map((one) => (Number.isFinite(one) ? one : '∞')).join(' to ') : clean(short(this.tolerance))}`}.`);
     const failed = (judgement) => shown.map((y, place) => (judgements[place] === judgement ? y ?? 0 : null));
     const [bad, unknown] = ['outside', 'unknown'].map(failed);
     const data = [xs, shown, bad, unknown];

@@ -248,7 +248,7 @@ class RunView {
     const { model } = this;
     for (const probe of model.probes.values()) {
       if (!this.charts.has(probe.name)) {
-        const chart = new ProbeChart(probe, model, this.probes.get(probe.name)?.tolerance);
+        const chart = new ProbeChart(probe, model, this.probes.get(probe.name)?.tolerance ?? model.tolerances[probe.name]);
         this.charts.set(probe.name, chart);
         if (this.charts.size === 1) fill(this.chartsPlace);
         this.chartsPlace.append(chart.element);

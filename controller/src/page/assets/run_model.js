@@ -25,6 +25,7 @@ export class RunModel {
     this.seed = null;
     this.approvedBy = null;
     this.hypothesis = [];
+    this.tolerances = {};
     this.phase = null;
     this.phases = [];
     this.agents = new Map();
@@ -96,7 +97,7 @@ export class RunModel {
   }
 
   on_run_started(e) {
-    Object.assign(this, { title: e.title, seed: e.seed, hypothesis: e.hypothesis, approvedBy: e.approved_by ?? null, startedAt: e.at });
+    Object.assign(this, { title: e.title, seed: e.seed, hypothesis: e.hypothesis, approvedBy: e.approved_by ?? null, startedAt: e.at, tolerances: e.tolerances ?? {} });
     this.recoveryWithin = e.recovery_within ?? null;
     return ['', `started with seed ${e.seed}${e.approved_by ? `, approved by ${e.approved_by}` : ''}`];
   }
