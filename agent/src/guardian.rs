@@ -207,11 +207,11 @@ fn revert_for_worker(
     let remembered = copy.and_then(|copy| copy.entries().ok());
     let (ended, owed) = revert_dead_worker(host, state, worker, remembered.as_deref());
     for end in &ended {
-        tracing::warn!(
-            injection = end.injection,
-            clean = end.clean,
-            "reverted for a worker that died"
-        );
+        let what = match end.clean {
+            true => "reverted for a worker that died",
+            false => "not reverted for a worker that died",
+        };
+        tracing::warn!(injection = end.injection, clean = end.clean, "{what}");
     }
     for owed in &owed {
         eprintln!(

@@ -935,6 +935,85 @@ fn conform_catches_an_undo_that_loses_owner_mode_time_and_attributes() {
 }
 
 #[test]
+fn conform_catches_an_undo_that_overwrites_what_somebody_else_changed() {
+    if !can_run() {
+        return;
+    }
+    let place = Place::new();
+    // The example, made careless: whatever is there is the fault's.
+    let text = std::fs::read_to_string(examples().join("edit_setting.py")).unwrap();
+    let text = text.replace(
+        "        if os.path.samefile(path, original):\n            return False\n",
+        "        return False\n",
+    );
+    let text = text.replace("def is_contested(data, path, original):", "def is_contested(data, path, original):\n    return False\n\n\ndef is_really(data, path, original):");
+    let file = config(&place);
+    let report = tried(
+        &place,
+        &place.pack_text(&text, "edit-setting"),
+        edited(&file),
+    );
+    let found = failed(&report);
+    assert_eq!(found.len(), 2, "{}", report.to_markdown());
+    assert!(
+        found.iter().all(|name| name.contains("by somebody else")),
+        "{found:?}"
+    );
+    assert!(
+        report.to_markdown().contains("answer `contested`"),
+        "{}",
+        report.to_markdown()
+    );
+    // What the trial itself had changed is put back.
+    let names: Vec<_> = std::fs::read_dir(file.parent().unwrap()).unwrap().collect();
+    assert_eq!(names.len(), 1, "{names:?}");
+    assert!(
+        std::fs::read_to_string(&file)
+            .unwrap()
+            .contains("timeout=30")
+    );
+}
+
+#[test]
+fn conform_of_an_undo_that_does_nothing_stops_and_says_why() {
+    if !can_run() {
+        return;
+    }
+    let report = careless(&Place::new(), EDIT_IN_PLACE, "    pass");
+    let found = failed(&report);
+    assert_eq!(
+        found,
+        [
+            "undo: everything is as it was",
+            "at the end everything is reverted"
+        ],
+        "{}",
+        report.to_markdown()
+    );
+    let not_tried = report.not_tried.join("; ");
+    assert!(
+        not_tried.contains("all checks after `undo: everything is as it was`"),
+        "{not_tried}"
+    );
+}
+
+#[test]
+fn conform_of_an_undo_that_loses_a_time_fails_once_and_names_the_field() {
+    if !can_run() {
+        return;
+    }
+    let undo = "    if os.path.exists(original):\n        os.rename(original, path)\n        os.utime(path, (1, 1))";
+    let report = careless(&Place::new(), EDIT_IN_PLACE, undo);
+    let of_time: Vec<&String> = (report.checks.iter())
+        .filter_map(|check| check.failure.as_ref())
+        .filter(|failure| failure.contains("modified"))
+        .collect();
+    assert_eq!(of_time.len(), 1, "{}", report.to_markdown());
+    assert!(!of_time[0].contains("mode "), "{of_time:?}");
+    assert!(!of_time[0].contains("length"), "{of_time:?}");
+}
+
+#[test]
 fn conform_catches_a_holder_that_leaves_a_file() {
     if !can_run() {
         return;

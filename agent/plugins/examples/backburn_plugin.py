@@ -14,7 +14,7 @@ A plug-in writes what it is, and a function for each verb that its kind needs:
 
     plugin.main(DESCRIPTION, plan=plan, hold=hold)
 
-An agent pins one file. `python3 -m zipapp` makes one of a plug-in and this module; see docs/writing-a-fault.md.
+An agent pins one file. `python3 -m zipapp` makes one of a plug-in and this module; see docs/plugins.md.
 """
 
 import json

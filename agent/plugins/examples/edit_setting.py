@@ -56,16 +56,32 @@ def names(data, request):
     return data["file"], f"{beside}.original", f"{beside}.new"
 
 
+def edited(data, original):
+    """The lines of the file while the fault acts."""
+    with open(original, encoding="utf-8") as file:
+        lines = file.read().splitlines(keepends=True)
+    return [data["line"] + "\n" if line.startswith(data["key"] + "=") else line for line in lines]
+
+
+def is_contested(data, path, original):
+    """Whether somebody else has changed the file since: what is there is neither the original nor what `apply` made of it."""
+    try:
+        if os.path.samefile(path, original):
+            return False
+        with open(path, encoding="utf-8") as file:
+            return file.read() != "".join(edited(data, original))
+    except FileNotFoundError:
+        return True
+
+
 def apply(data, request):
     path, original, new = names(data, request)
     shutil.copy2(path, new)
     owner = os.stat(path)
     os.chown(new, owner.st_uid, owner.st_gid)
     os.chmod(new, owner.st_mode & 0o7777)
-    with open(path, encoding="utf-8") as file:
-        lines = file.read().splitlines(keepends=True)
     with open(new, "w", encoding="utf-8") as file:
-        file.writelines(data["line"] + "\n" if line.startswith(data["key"] + "=") else line for line in lines)
+        file.writelines(edited(data, path))
     # A second name keeps the original whole; from then on the file is replaced in one step.
     os.link(path, original)
     os.rename(new, path)
@@ -74,20 +90,25 @@ def apply(data, request):
 
 def observe(data, request):
     path, original, new = names(data, request)
-    if os.path.exists(original):
-        return "present", f"the original is {original}"
-    return ("present", f"{new} is there") if os.path.exists(new) else ("absent", f"{path} is the original")
+    if not os.path.exists(original):
+        return ("present", f"{new} is there") if os.path.exists(new) else ("absent", f"{path} is the original")
+    if is_contested(data, path, original):
+        return "contested", f"somebody else has changed {path} since; what it was before the fault is {original}"
+    return "present", f"the original is {original}"
 
 
 def undo(data, request):
     path, original, new = names(data, request)
     if os.path.exists(new):
         os.unlink(new)
-    if os.path.exists(original):
-        if os.path.exists(path) and os.path.samefile(path, original):
-            os.unlink(original)
-        else:
-            os.rename(original, path)
+    if not os.path.exists(original):
+        return f"{path} is the original"
+    if is_contested(data, path, original):
+        raise RuntimeError(f"{path} was changed by somebody else, and is left alone; the original is {original}")
+    if os.path.samefile(path, original):
+        os.unlink(original)
+    else:
+        os.rename(original, path)
     return f"{path} is the original"
 
 

@@ -15,9 +15,23 @@ const MAX_CONTENT_BYTES: u64 = 16 << 20;
 /// Longest extended attribute, in bytes.
 const MAX_ATTRIBUTE_BYTES: usize = 64 << 10;
 
-/// The state of the places that a fault may touch, a text for each thing.
+/// The state of the places that a fault may touch: the fields of each thing.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Fingerprint(BTreeMap<String, String>);
+pub(super) struct Fingerprint(BTreeMap<String, Fields>);
+
+/// What is known of one thing, by the names of its fields.
+type Fields = BTreeMap<&'static str, String>;
+
+/// A field of a thing that is not as it was.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Difference {
+    /// The thing, e.g. a path.
+    pub thing: String,
+    /// Which field of it, e.g. `modified`.
+    pub field: &'static str,
+    /// What was there and what is, in words.
+    pub text: String,
+}
 
 impl Fingerprint {
     /// Takes the fingerprint of these folders and files with all that is in them, and of these processes.
@@ -33,41 +47,60 @@ impl Fingerprint {
                 Some(stat) if !stat.is_dead() => "there",
                 _ => "gone",
             };
-            lines.insert(format!("process {pid}"), state.to_owned());
+            lines.insert(
+                format!("process {pid}"),
+                Fields::from([("state", state.to_owned())]),
+            );
             let vdso = table.identify(*pid).map(|id| table.vdso(id));
             if let Some(Ok(Some((_, bytes)))) = vdso {
                 let hash = sha256(&bytes);
                 let hash = hash.get(..16).unwrap_or_default().to_owned();
+                let hash = Fields::from([("content", hash)]);
                 lines.insert(format!("clock functions of process {pid}"), hash);
             }
         }
         Fingerprint(lines)
     }
 
-    /// What differs, in words; none where all is the same.
-    pub(super) fn difference(&self, now: &Fingerprint) -> Option<String> {
+    /// What differs, each field of each thing.
+    pub(super) fn differences(&self, now: &Fingerprint) -> Vec<Difference> {
         let mut found = Vec::new();
+        let mut add = |thing: &str, field, text| {
+            found.push(Difference {
+                thing: thing.to_owned(),
+                field,
+                text,
+            });
+        };
         for (thing, before) in &self.0 {
-            match now.0.get(thing) {
-                None => found.push(format!("{thing} is gone")),
-                Some(after) if after != before => {
-                    found.push(format!("{thing} was `{before}` and is `{after}`"));
+            let Some(after) = now.0.get(thing) else {
+                add(thing, "presence", format!("{thing} is gone"));
+                continue;
+            };
+            for (field, was) in before {
+                match after.get(field) {
+                    Some(is) if is == was => {}
+                    Some(is) => add(
+                        thing,
+                        field,
+                        format!("{thing}: {field} was `{was}` and is `{is}`"),
+                    ),
+                    None => add(
+                        thing,
+                        field,
+                        format!("{thing}: {field} was `{was}`, and it is something else now"),
+                    ),
                 }
-                Some(_) => {}
             }
         }
-        let is_new = |thing: &&String| !self.0.contains_key(*thing);
-        found.extend(
-            now.0
-                .keys()
-                .filter(is_new)
-                .map(|thing| format!("{thing} is new")),
-        );
-        (!found.is_empty()).then(|| found.join("; "))
+        for thing in now.0.keys().filter(|thing| !self.0.contains_key(*thing)) {
+            add(thing, "presence", format!("{thing} is new"));
+        }
+        found
     }
 }
 
-fn look(path: &Path, lines: &mut BTreeMap<String, String>) {
+fn look(path: &Path, lines: &mut BTreeMap<String, Fields>) {
     // A file that went between two looks is one that is not there.
     let Ok(metadata) = path.symlink_metadata() else {
         return;
@@ -89,36 +122,28 @@ fn look(path: &Path, lines: &mut BTreeMap<String, String>) {
     }
 }
 
-fn describe(path: &Path, metadata: &Metadata) -> String {
-    let what = format!(
-        "mode {:o} owner {}:{} attributes {:?}",
-        metadata.mode(),
-        metadata.uid(),
-        metadata.gid(),
-        attributes(path)
-    );
+fn describe(path: &Path, metadata: &Metadata) -> Fields {
+    let mut fields = Fields::from([
+        ("mode", format!("{:o}", metadata.mode())),
+        ("owner", format!("{}:{}", metadata.uid(), metadata.gid())),
+    ]);
+    fields.insert("attributes", format!("{:?}", attributes(path)));
     if metadata.is_dir() {
         // Its times tell that a name was made or removed meanwhile, as every undo by renaming does.
-        return format!("folder {what}");
+        return fields;
     }
-    let content = if metadata.is_symlink() {
-        format!(
-            "link to {}",
-            std::fs::read_link(path).unwrap_or_default().display()
-        )
+    fields.insert("length", metadata.len().to_string());
+    let modified = format!("{}.{:09}", metadata.mtime(), metadata.mtime_nsec());
+    fields.insert("modified", modified);
+    if metadata.is_symlink() {
+        let to = std::fs::read_link(path).unwrap_or_default();
+        fields.insert("link", to.display().to_string());
     } else if metadata.is_file() && metadata.len() <= MAX_CONTENT_BYTES {
         let content = crate::files::read_regular(path, MAX_CONTENT_BYTES);
         let hash = content.map(|content| sha256(&content)).unwrap_or_default();
-        format!("content {}", hash.get(..16).unwrap_or_default())
-    } else {
-        "content not read".to_owned()
-    };
-    format!(
-        "{what} length {} modified {}.{:09} {content}",
-        metadata.len(),
-        metadata.mtime(),
-        metadata.mtime_nsec()
-    )
+        fields.insert("content", hash.get(..16).unwrap_or_default().to_owned());
+    }
+    fields
 }
 
 /// The extended attributes of a file, each with its value.

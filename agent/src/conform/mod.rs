@@ -3,6 +3,7 @@
 
 mod fingerprint;
 mod report;
+mod stranger;
 mod strike;
 mod trial;
 
@@ -61,7 +62,10 @@ pub fn conform(
             "overlap",
             "an earlier `conform` left something to revert, or runs now",
         )
-        .hint(format!("`revert {INJECTION}` reverts it")));
+        .hint(format!(
+            "`backburn agent revert {INJECTION} --state {}` reverts it",
+            asked.state.display()
+        )));
     }
     let example = match &plugin {
         Some(plugin) => plugin.declaration.example.clone(),
@@ -93,7 +97,12 @@ pub fn conform(
         acting: 0,
     };
     progress("plan");
-    let plan = task.plan()?;
+    let plan = task.plan().map_err(|refusal| match &refusal.hint {
+        None if asked.arguments.is_none() => refusal.hint(format!(
+            "its example was tried, {example}; `--arguments JSON` gives others"
+        )),
+        _ => refusal,
+    })?;
     let own = host.table.identify(std::process::id() as i32);
     let own = own.ok_or_else(|| Refusal::new("failed", "/proc does not show this process"))?;
     let owner = Owner {
@@ -117,7 +126,11 @@ pub fn conform(
     let pids = pids.filter_map(|victim| victim.id.split('@').next()?.parse().ok());
     let mut trial = Trial {
         host,
+        plan: &plan,
         before: Fingerprint::take(&places, &[]),
+        known: Vec::new(),
+        residue: None,
+        not_tried: vec!["a device that never answers (state D)".to_owned()],
         processes: pids.collect(),
         places,
         checks: Vec::new(),
@@ -153,6 +166,7 @@ pub fn conform(
         places,
         processes,
         mut checks,
+        mut not_tried,
         ..
     } = trial;
     match clean {
@@ -169,7 +183,6 @@ pub fn conform(
         .map(|place| place.display().to_string())
         .collect();
     compared.extend(processes.iter().map(|pid| format!("process {pid}")));
-    let mut not_tried = vec!["a device that never answers (state D)".to_owned()];
     if places.is_empty() && processes.is_empty() {
         not_tried.push(
             "whether files stay as they were: it holds none; name places with `--watch`".into(),

@@ -1,7 +1,8 @@
 //! One thing after another is tried, and after each it is looked whether everything is as it was.
 
-use super::fingerprint::Fingerprint;
+use super::fingerprint::{Difference, Fingerprint};
 use super::report::ConformCheck;
+use super::stranger::{StrangerChange, StrangerWay};
 use super::strike::StrikeKind;
 use crate::changes::{Change, Observed, PluginChange, ReversibleChange as _};
 use crate::host::Host;
@@ -10,7 +11,7 @@ use crate::plugin_call::{Confinement, PluginCall, PluginKind};
 use crate::plugins::UsablePlugin;
 use rustix::process::Signal;
 use serde_json::{Value, json};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 /// How long a fault may take until it is seen to act.
@@ -23,8 +24,16 @@ const NONSENSE_TIMEOUT: Duration = Duration::from_secs(2);
 pub(super) struct Trial<'a> {
     /// The host on which it is tried.
     pub host: &'a Host,
+    /// What it would do.
+    pub plan: &'a Plan,
     /// What was there before.
     pub before: Fingerprint,
+    /// What an earlier check has found to differ. It is not found again in those after it.
+    pub known: Vec<Difference>,
+    /// Why no more is tried: what an earlier check has left, which its undo does not remove.
+    pub residue: Option<String>,
+    /// What was not tried, and why.
+    pub not_tried: Vec<String>,
     /// The files and folders that are compared.
     pub places: Vec<PathBuf>,
     /// The processes that are compared.
@@ -42,20 +51,63 @@ impl Trial<'_> {
         Fingerprint::take(&self.places, &self.processes)
     }
 
-    /// Whether everything is as it was at the beginning.
+    /// Whether everything is as it was before. What an earlier check has found is left out.
     pub(super) fn compare(&self) -> CheckResult {
-        self.before
-            .difference(&self.fingerprint())
-            .map_or(Ok(()), Err)
+        let found = self.before.differences(&self.fingerprint());
+        let is_known = |found: &Difference| {
+            let same =
+                |known: &Difference| known.thing == found.thing && known.field == found.field;
+            self.known.iter().any(same)
+        };
+        let texts: Vec<String> = (found.into_iter())
+            .filter(|found| !is_known(found))
+            .map(|found| found.text)
+            .collect();
+        match texts.is_empty() {
+            true => Ok(()),
+            false => Err(texts.join("; ")),
+        }
     }
 
+    /// Whether everything is as it was before, whatever earlier checks have found.
+    fn compare_all(&self) -> CheckResult {
+        let found = self.before.differences(&self.fingerprint());
+        let texts: Vec<String> = found.into_iter().map(|found| found.text).collect();
+        match texts.is_empty() {
+            true => Ok(()),
+            false => Err(texts.join("; ")),
+        }
+    }
+
+    /// Makes a check. One that fails is cleaned up, so that it does not fail those after it; where that is not possible, no more is
+    /// tried.
     pub(super) fn check(&mut self, name: &str, run: impl FnOnce(&mut Self) -> CheckResult) {
+        if self.residue.is_some() {
+            return;
+        }
         (self.progress)(name);
         let failure = run(self).err();
+        if failure.is_some() {
+            self.clear_up(name);
+        }
         self.checks.push(ConformCheck {
             name: name.to_owned(),
             failure,
         });
+    }
+
+    fn clear_up(&mut self, check: &str) {
+        match self.undo_all(self.plan) {
+            Ok(()) => self
+                .known
+                .extend(self.before.differences(&self.fingerprint())),
+            Err(left) => {
+                self.not_tried.push(format!(
+                    "all checks after `{check}`, since what it left would fail them: {left}"
+                ));
+                self.residue = Some(left);
+            }
+        }
     }
 
     fn apply_all(&self, plan: &Plan) -> CheckResult {
@@ -130,7 +182,7 @@ impl Trial<'_> {
         });
         self.check("undo: everything is as it was", |trial| {
             trial.undo_all(plan)?;
-            trial.compare()
+            trial.compare_all()
         });
         self.check("undo once more changes nothing", |trial| {
             trial.undo_all(plan)?;
@@ -213,6 +265,11 @@ impl Trial<'_> {
             trial.undo(change)?;
             trial.compare()
         });
+        for thing in &plugin_change.holds {
+            if let Some(path) = thing.strip_prefix("file:") {
+                self.try_stranger(change, Path::new(path));
+            }
+        }
         for verb in ["apply", "undo"] {
             self.strike_everywhere(plugin_change, verb, StrikeKind::Kill);
         }
@@ -228,34 +285,85 @@ impl Trial<'_> {
         );
     }
 
+    /// What somebody else changes while the fault acts is theirs: undo leaves it alone, and `observe` says so.
+    fn try_stranger(&mut self, change: &Change, path: &Path) {
+        let at = [path.to_owned()];
+        let look = || Fingerprint::take(&at, &[]);
+        for (way, words) in [
+            (StrangerWay::Edit, "edited"),
+            (StrangerWay::Replace, "replaced"),
+        ] {
+            let name = format!(
+                "{words} by somebody else while it acts: undo leaves that alone, and it is told"
+            );
+            self.check(&name, |trial| {
+                let before = look();
+                trial.apply(change)?;
+                let made = match before.differences(&look()).is_empty() {
+                    true => Err("it is not altered".to_owned()),
+                    false => StrangerChange::make(path, way).map_err(|error| error.to_string()),
+                };
+                let made = match made {
+                    Ok(made) => made,
+                    Err(why) => {
+                        let what = format!("whether {} is left alone where others change it: {why}", path.display());
+                        trial.not_tried.push(what);
+                        return trial.undo(change).and_then(|()| trial.compare());
+                    }
+                };
+                let theirs = look();
+                // Whether it says that it failed does not matter: what it did does.
+                drop(change.undo(trial.host));
+                let observed = change.observe(trial.host);
+                let lost = theirs.differences(&look());
+                let after = match lost.is_empty() {
+                    true => made.put_back(),
+                    false => made.forget(),
+                };
+                after.map_err(|error| format!("{}: {error}", path.display()))?;
+                if let Some(lost) = lost.first() {
+                    let what = format!("undo has overwritten what somebody else had changed: {}; compare before you put back, and answer `contested`", lost.text);
+                    return Err(what);
+                }
+                if let Ok(Observed::Absent) = observed {
+                    return Err(format!(
+                        "somebody else has changed {}, and `observe` says `absent`, so nobody is told: answer `contested`",
+                        path.display()
+                    ));
+                }
+                trial.undo(change)?;
+                trial.compare()
+            });
+        }
+    }
+
     /// Kills it before each system call of a verb, and undoes after that.
     fn strike_everywhere(&mut self, plugin_change: &PluginChange, verb: &str, kind: StrikeKind) {
         let change = &Change::Plugin(Box::new(plugin_change.clone()));
         let mut strikes = 0;
-        self.check(
-            &format!("killed before each system call of {verb} that may change something"),
-            |trial| {
-                for n in 1..=MAX_STRIKES {
-                    if verb == "undo" {
-                        trial.apply(change)?;
-                    }
-                    let call = plugin_change.call(verb, plugin_change.timeout.0);
-                    let was_struck = call.strike(n, kind).map_err(|error| error.to_string())?;
-                    let outcome = trial.undo(change).and_then(|()| trial.compare());
-                    if let Err(why) = outcome {
-                        trial.clear(change);
-                        return Err(format!("killed before the call with number {n}: {why}"));
-                    }
-                    if !was_struck {
-                        return Ok(());
-                    }
-                    strikes = n;
-                    (trial.progress)(&format!("{verb}: killed before {n} system calls so far"));
+        let name = format!("killed before each system call of {verb} that may change something");
+        self.check(&name, |trial| {
+            for n in 1..=MAX_STRIKES {
+                if verb == "undo" {
+                    trial.apply(change)?;
                 }
-                Err(format!("it makes more than {MAX_STRIKES} such calls"))
-            },
-        );
-        if let Some(check) = self.checks.last_mut() {
+                let call = plugin_change.call(verb, plugin_change.timeout.0);
+                let was_struck = call.strike(n, kind).map_err(|error| error.to_string())?;
+                let outcome = trial.undo(change).and_then(|()| trial.compare());
+                if let Err(why) = outcome {
+                    trial.clear(change);
+                    return Err(format!("killed before the call with number {n}: {why}"));
+                }
+                if !was_struck {
+                    return Ok(());
+                }
+                strikes = n;
+                (trial.progress)(&format!("{verb}: killed before {n} system calls so far"));
+            }
+            Err(format!("it makes more than {MAX_STRIKES} such calls"))
+        });
+        let is_last = |check: &ConformCheck| check.name.starts_with(&name);
+        if let Some(check) = self.checks.last_mut().filter(|check| is_last(check)) {
             check.name += &format!(" ({strikes} places)");
         }
     }

@@ -128,7 +128,7 @@ impl PluginPlanning<'_> {
             "plug-in",
             format!("plug-in `{}` {what}", self.plugin.declaration.name),
         )
-        .hint("this is a mistake in the plug-in: `conform` shows more")
+        .hint("this is a mistake in the plug-in: docs/plugins.md says what each verb answers")
     }
 
     /// The processes that the selectors among the arguments find.
@@ -303,10 +303,15 @@ impl PluginPlanning<'_> {
                 .split_once(':')
                 .is_some_and(|(kind, name)| !kind.is_empty() && !name.is_empty())
         };
-        if planned.holds.is_empty() || !planned.holds.iter().all(is_thing) {
+        if planned.holds.is_empty() {
             return Err(self.wrong(
-                "planned a change whose `holds` is empty or not `kind:name`, e.g. `file:/etc/app.conf`".into(),
+                "planned a change whose `holds` is empty; name what it needs for itself, e.g. `file:/etc/app.conf`".into(),
             ));
+        }
+        if let Some(thing) = planned.holds.iter().find(|thing| !is_thing(thing)) {
+            return Err(self.wrong(format!(
+                "planned a change that holds `{thing}`, which is not `kind:name`, e.g. `file:/etc/app.conf`"
+            )));
         }
         let length = planned.data.to_string().len();
         if length > MAX_DATA_BYTES {
