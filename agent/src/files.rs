@@ -23,16 +23,46 @@ pub fn read_regular(path: &Path, max_bytes: u64) -> io::Result<Vec<u8>> {
     read_handle(&handle, max_bytes)
 }
 
-/// Reads the regular file that a handle (`O_PATH`) stands for.
+/// Reads at most this many bytes from the beginning of a regular file. Links are followed.
 ///
 /// # Errors
-/// The same as those of [`read_regular`].
+/// The same as those of [`read_regular`], but for its length.
 #[expect(
     clippy::disallowed_methods,
     reason = "this is the way to read a file that somebody named"
 )]
+pub fn read_head(path: &Path, bytes: u64) -> io::Result<Vec<u8>> {
+    let handle = open(path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
+    let mut head = Vec::new();
+    open_handle(&handle)?.take(bytes).read_to_end(&mut head)?;
+    Ok(head)
+}
+
+/// Reads the regular file that a handle (`O_PATH`) stands for.
+///
+/// # Errors
+/// The same as those of [`read_regular`].
 pub fn read_handle(handle: &OwnedFd, max_bytes: u64) -> io::Result<Vec<u8>> {
-    let invalid = |what: String| io::Error::new(io::ErrorKind::InvalidInput, what);
+    let file = open_handle(handle)?;
+    let mut content = Vec::new();
+    // Its length is no promise: it may grow, and some files have none.
+    file.take(max_bytes.saturating_add(1))
+        .read_to_end(&mut content)?;
+    if content.len() as u64 > max_bytes {
+        return Err(invalid(format!("it is longer than {max_bytes} bytes")));
+    }
+    Ok(content)
+}
+
+fn invalid(what: String) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidInput, what)
+}
+
+#[expect(
+    clippy::disallowed_methods,
+    reason = "this is the way to read a file that somebody named"
+)]
+fn open_handle(handle: &OwnedFd) -> io::Result<File> {
     match FileType::from_raw_mode(fstat(handle)?.st_mode) {
         FileType::RegularFile => {}
         other => {
@@ -44,15 +74,7 @@ pub fn read_handle(handle: &OwnedFd, max_bytes: u64) -> io::Result<Vec<u8>> {
     }
     let again = format!("/proc/self/fd/{}", handle.as_raw_fd());
     let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
-    let file = File::from(open(again, flags, Mode::empty())?);
-    let mut content = Vec::new();
-    // Its length is no promise: it may grow, and some files have none.
-    file.take(max_bytes.saturating_add(1))
-        .read_to_end(&mut content)?;
-    if content.len() as u64 > max_bytes {
-        return Err(invalid(format!("it is longer than {max_bytes} bytes")));
-    }
-    Ok(content)
+    Ok(File::from(open(again, flags, Mode::empty())?))
 }
 
 fn kind(of: FileType) -> &'static str {

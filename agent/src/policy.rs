@@ -126,7 +126,7 @@ fn every_port<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Vec<u
 impl HostPolicy {
     /// The paths that no fault alters, with those of an agent that has this state folder.
     pub fn protected_paths(&self, state: &Path) -> ProtectedPaths {
-        let file = self.path.as_deref().unwrap_or(Path::new(POLICY_PATH));
+        let file = self.file();
         ProtectedPaths::new(state, file, &self.protect.paths)
     }
 
@@ -136,10 +136,22 @@ impl HostPolicy {
         let absolute = |path: &Path| std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
         HostFaultRules {
             allowed: self.allow_host_faults.clone(),
-            policy: absolute(self.path.as_deref().unwrap_or(Path::new(POLICY_PATH))),
+            policy: absolute(self.file()),
             state: absolute(state),
             is_local_run,
         }
+    }
+
+    /// The file that this policy was read from, or would be.
+    pub fn file(&self) -> &Path {
+        self.path.as_deref().unwrap_or(Path::new(POLICY_PATH))
+    }
+
+    fn refusal(&self, key: &str, what: String) -> Refusal {
+        Refusal::new("policy", what).hint(format!(
+            "the owner of this host may change `{key}` in {}",
+            self.file().display()
+        ))
     }
 
     /// The ports whose packets no network fault affects.
@@ -304,7 +316,7 @@ impl HostPolicy {
             .iter()
             .any(|allowed| allowed.permits_arguments(arguments));
         found(wanted).filter(|_| is_permitted).ok_or_else(|| {
-            refusal(
+            self.refusal(
                 "allow-programs",
                 format!(
                     "the policy of this host does not allow a controller to run `{wanted}`{with}"
@@ -326,7 +338,7 @@ impl HostPolicy {
         if allowed && !denied {
             return Ok(());
         }
-        Err(refusal(
+        Err(self.refusal(
             if allowed {
                 "deny-faults"
             } else {
@@ -350,7 +362,7 @@ impl HostPolicy {
         if let (Some(longest), Some(wanted)) = (self.max_duration, request.duration)
             && wanted > longest
         {
-            return Err(refusal(
+            return Err(self.refusal(
                 "max-duration",
                 format!("{wanted} is longer than the {longest} that this host allows"),
             ));
@@ -358,14 +370,14 @@ impl HostPolicy {
         let victims = plan.victims.len();
         if self.max_victims.is_some_and(|most| victims > most as usize) {
             let most = self.max_victims.unwrap_or_default();
-            return Err(refusal(
+            return Err(self.refusal(
                 "max-victims",
                 format!("{victims} victims are more than the {most} that this host allows"),
             ));
         }
         if self.max_faults.is_some_and(|most| acting >= most as usize) {
             let most = self.max_faults.unwrap_or_default();
-            return Err(refusal(
+            return Err(self.refusal(
                 "max-faults",
                 format!("{acting} faults act already, and this host allows {most} at a time"),
             ));
@@ -385,8 +397,18 @@ impl HostPolicy {
     }
 }
 
-fn refusal(key: &str, what: String) -> Refusal {
-    Refusal::new("policy", what).hint(format!(
-        "the owner of this host may change `{key}` in {POLICY_PATH}"
-    ))
+/// A policy as one process of the agent hands it to another: with the file that it was read from, which refusals name.
+pub(crate) mod with_its_file {
+    use super::HostPolicy;
+    use serde::{Deserialize as _, Deserializer, Serialize as _, Serializer};
+    use std::path::PathBuf;
+
+    pub(crate) fn serialize<S: Serializer>(policy: &HostPolicy, to: S) -> Result<S::Ok, S::Error> {
+        (policy, &policy.path).serialize(to)
+    }
+
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<HostPolicy, D::Error> {
+        let (policy, path) = <(HostPolicy, Option<PathBuf>)>::deserialize(from)?;
+        Ok(HostPolicy { path, ..policy })
+    }
 }

@@ -178,14 +178,21 @@ impl Place {
         self.plan_under(self.policy(), fault, arguments)
     }
 
+    /// Writes this place's policy.
+    fn policy_file(&self, rules: Value) -> PathBuf {
+        let file = self.folder.path().join("policy.json");
+        let mut policy = json!({"plugins": self.allowed});
+        policy
+            .as_object_mut()
+            .unwrap()
+            .extend(rules.as_object().unwrap().clone());
+        std::fs::write(&file, policy.to_string()).unwrap();
+        file
+    }
+
     /// Runs the agent's program with this place's policy.
     fn agent(&self, words: &[&str]) -> Output {
-        let policy = self.folder.path().join("policy.json");
-        std::fs::write(
-            &policy,
-            serde_json::to_vec(&json!({"plugins": self.allowed})).unwrap(),
-        )
-        .unwrap();
+        let policy = self.policy_file(json!({}));
         Command::new(common::AGENT)
             .args(words)
             .env("BACKBURN_STATE", self.state())
@@ -441,6 +448,158 @@ fn plugin_that_is_not_what_the_policy_allows_is_refused() {
     let listed = place.agent(&["plugins", "--json"]);
     let listed: Value = serde_json::from_slice(&listed.stdout).unwrap();
     assert_eq!(listed[0]["state"], "refused");
+}
+
+#[test]
+fn plugin_that_names_no_interpreter_is_refused_and_no_shell_runs_it() {
+    if !can_run() {
+        return;
+    }
+    let mut place = Place::new();
+    let ran = place.data("ran");
+    let path = place.script("bare", &format!("# a plug-in\necho > {}\n", ran.display()));
+    place.allow("bare", &path, &[]);
+    let why = place.refused();
+    assert!(
+        why.contains("names its interpreter") && why.contains("#!/bin/sh"),
+        "{why}"
+    );
+    let said = place.agent(&["conform", path.to_str().unwrap()]);
+    let said = String::from_utf8_lossy(&said.stderr).into_owned();
+    assert!(said.contains("names its interpreter"), "{said}");
+    // With a line that names something that is no program, the kernel refuses it, and nobody else is asked.
+    std::fs::write(place.binary("text"), "echo\n").unwrap();
+    std::fs::set_permissions(place.binary("text"), std::fs::Permissions::from_mode(0o755)).unwrap();
+    let head = format!(
+        "#!{}\necho > {}\n",
+        place.binary("text").display(),
+        ran.display()
+    );
+    let path = place.script("bare", &head);
+    place.allowed.clear();
+    place.allow("bare", &path, &[]);
+    let why = place.refused();
+    assert!(why.contains("no shell runs"), "{why}");
+    assert!(!ran.exists());
+}
+
+#[test]
+fn plugin_whose_module_is_missing_is_refused_with_what_packs_it() {
+    if !can_run() {
+        return;
+    }
+    let place = Place::new();
+    let text = std::fs::read_to_string(examples().join("hold_port.py")).unwrap();
+    let path = place.script("hold-port", &text);
+    let said = place.agent(&["conform", path.to_str().unwrap()]);
+    let said = String::from_utf8_lossy(&said.stderr).into_owned();
+    assert!(
+        said.contains("No module named 'backburn_plugin'") && said.contains("zipapp"),
+        "{said}"
+    );
+}
+
+/// Runs the agent's program with these words, and no variables of this place.
+fn agent_of(words: &str) -> (Option<i32>, String, String) {
+    let words: Vec<&str> = words.split(' ').collect();
+    let said = Command::new(common::AGENT)
+        .args(words)
+        .env_remove("BACKBURN_STATE")
+        .env_remove("BACKBURN_POLICY")
+        .output()
+        .unwrap();
+    let text = |bytes| String::from_utf8(bytes).unwrap();
+    (said.status.code(), text(said.stdout), text(said.stderr))
+}
+
+#[test]
+fn plugin_fault_on_the_command_line_is_as_any_other() {
+    if !can_run() {
+        return;
+    }
+    let mut place = Place::new();
+    let script = std::fs::read_to_string(examples().join("maintenance_flag.sh")).unwrap();
+    let path = place.script("maintenance-flag", &script);
+    place.allow("maintenance-flag", &path, &[]);
+    let policy = place.policy_file(json!({"max-duration": "1m"}));
+    let (policy, state, flag) = (policy.display(), place.state(), place.data("flag"));
+    let (state, flag) = (state.display(), flag.display());
+    let given = format!("--policy {policy} --state {state}");
+    for words in [
+        format!("plan maintenance-flag --flag {flag} {given}"),
+        format!("{given} plan maintenance-flag --flag {flag}"),
+        format!("plan {given} maintenance-flag --flag {flag} --json"),
+        format!("plan maintenance-flag {given} --arguments {{\"flag\":\"{flag}\"}}"),
+    ] {
+        let (code, out, error) = agent_of(&words);
+        assert!(
+            code == Some(0) && out.contains("remove "),
+            "{words}: {out}{error}"
+        );
+        assert!(!out.contains("file file:"), "{out}");
+    }
+    for words in ["plan maintenance-flag --help", "help plan maintenance-flag"] {
+        let (code, out, error) = agent_of(&format!("{words} --policy {policy} --state {state}"));
+        let has_help = out.contains("--flag") && out.contains("Absolute path of the flag file.");
+        // `help` takes no options.
+        assert!(
+            words.starts_with("help") || code == Some(0) && has_help,
+            "{out}{error}"
+        );
+    }
+    let (_, out, _) = agent_of(&format!("faults maintenance-flag {given}"));
+    assert!(out.contains("flag (required): Absolute path"), "{out}");
+    let (_, out, _) = agent_of(&format!("faults --json {given}"));
+    assert!(
+        out.contains("cpu-stress") && out.contains("maintenance-flag"),
+        "{out}"
+    );
+    let (_, out, _) = agent_of(&format!("plugins --json {given}"));
+    assert!(out.contains("\"pattern\""), "{out}");
+    // What is wrong is said as for any other fault.
+    let (code, _, error) = agent_of(&format!("plan maintenance-flag --flag relative {given}"));
+    assert!(code == Some(2) && error.contains("$.flag"), "{error}");
+    let (code, _, error) = agent_of(&format!("plan maintenance-flag --flg {flag} {given}"));
+    assert!(code == Some(2) && error.contains("--flag"), "{error}");
+    // A refusal by a rule names the file that has the rule.
+    let (_, _, error) = agent_of(&format!(
+        "plan maintenance-flag --flag {flag} --duration 5m {given}"
+    ));
+    assert!(
+        error.contains(&format!("`max-duration` in {policy}")),
+        "{error}"
+    );
+    assert!(!place.data("flag").exists());
+}
+
+#[test]
+fn plugin_that_is_refused_and_planned_says_why() {
+    if !can_run() {
+        return;
+    }
+    let mut place = Place::new();
+    let script = std::fs::read_to_string(examples().join("maintenance_flag.sh")).unwrap();
+    let path = place.script("maintenance-flag", &script);
+    place.allow("maintenance-flag", &path, &[]);
+    place.script("maintenance-flag", &format!("{script}\n# altered"));
+    let given = format!(
+        "--policy {} --state {}",
+        place.policy_file(json!({})).display(),
+        place.state().display()
+    );
+    for words in [
+        "plan maintenance-flag",
+        "inject maintenance-flag --duration 1s",
+        "faults maintenance-flag",
+    ] {
+        let (code, _, error) = agent_of(&format!("{words} {given}"));
+        assert!(
+            code != Some(0) && error.contains("was changed: its SHA-256"),
+            "{error}"
+        );
+    }
+    let (code, out, _) = agent_of(&format!("plugins {given}"));
+    assert!(code != Some(0) && out.contains("was changed"), "{out}");
 }
 
 #[test]

@@ -42,8 +42,9 @@ impl<'a> JournalLine<'a> {
     /// # Errors
     /// It is not an event.
     pub(crate) fn read(text: &'a str) -> Result<Self, String> {
-        let head = &text.as_bytes()[..text.len().min(EVENT_WITHIN_BYTES)];
-        let is_sample = (head.windows(9)).any(|window| window == b"\"sampled\"");
+        // Where that is in the midst of a character, the whole line is searched.
+        let head = text.get(..EVENT_WITHIN_BYTES).unwrap_or(text);
+        let is_sample = head.contains("\"sampled\"");
         if is_sample
             && let Ok(sample) = serde_json::from_str::<SampleLine<'a>>(text)
             && sample.event == "sampled"

@@ -160,3 +160,19 @@ async fn process_probe_without_a_limit_has_the_usual_one() {
     let outcome = measure(&limited.provider, limited.time_limit(), &context).await;
     assert!(!matches!(outcome, ProbeOutcome::Output(_)), "{outcome:?}");
 }
+
+#[tokio::test]
+async fn process_probe_of_a_text_without_interpreter_is_broken_and_no_shell_runs_it() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let folder = tempfile::tempdir().unwrap();
+    let ran = folder.path().join("ran");
+    let program = folder.path().join("program");
+    std::fs::write(&program, format!("import os\necho > {}\n", ran.display())).unwrap();
+    std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).unwrap();
+    let measured = ask(json!({"type": "process", "path": program})).await;
+    assert!(
+        matches!(&measured, ProbeOutcome::Broken(why) if why.contains("#!/usr/bin/python3")),
+        "{measured:?}"
+    );
+    assert!(!ran.exists());
+}

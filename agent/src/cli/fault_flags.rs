@@ -2,13 +2,15 @@
 //! here.
 
 use super::CommandError;
-use crate::faults::{FAULTS, Fault};
-use crate::plugin_call::AllowedPlugin;
+use crate::faults::FAULTS;
+use crate::plugins::InstalledPlugin;
 use backburn_experiments::problem::nearest;
-use backburn_experiments::wire::{InjectionRequest, Refusal};
+use backburn_experiments::terminal_text::escape;
+use backburn_experiments::wire::{FaultDescription, InjectionRequest, Refusal};
 use backburn_experiments::{HumanDuration, Problem, json, schema};
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 use serde_json::{Map, Value};
+use std::collections::BTreeSet;
 
 /// The injection that the command line requests, and whether to print JSON.
 pub(super) struct FaultRequest {
@@ -23,39 +25,56 @@ struct Flag {
     schema: Value,
 }
 
-/// Adds a subcommand for each fault. Its flags are derived only if it is used.
-pub(super) fn per_fault(command: Command, with_flags: fn(Command) -> Command) -> Command {
+/// The names of flags that every fault has, or every command. An argument of such a name is given by `--arguments`.
+const COMMON_FLAGS: [&str; 10] = [
+    "arguments",
+    "duration",
+    "every",
+    "id",
+    "seed",
+    "json",
+    "policy",
+    "state",
+    "help",
+    "version",
+];
+
+/// Adds a subcommand for each fault. The flags of a built-in fault are derived only if it is used.
+pub(super) fn per_fault(command: Command, plugins: &[InstalledPlugin]) -> Command {
     let named = command
         .subcommand_required(true)
-        // The name of a plug-in, which only the policy knows.
+        // A fault that there is not is refused with the nearest name.
         .allow_external_subcommands(true)
         .subcommand_value_name("FAULT")
         .subcommand_help_heading("Faults");
-    FAULTS.iter().fold(named, |command, fault| {
-        command.subcommand(
-            Command::new(fault.name)
-                .about(fault.summary)
-                .defer(with_flags),
-        )
+    // A plan needs no injection id.
+    let (built_in, has_id): (fn(Command) -> Command, _) = match named.get_name() {
+        "plan" => (|command| with_built_in_flags(command, false), false),
+        _ => (|command| with_built_in_flags(command, true), true),
+    };
+    let named = FAULTS.iter().fold(named, |command, fault| {
+        let known = Command::new(fault.name).about(fault.summary);
+        command.subcommand(known.defer(built_in))
+    });
+    let usable = plugins.iter().filter_map(InstalledPlugin::declaration);
+    usable.fold(named, |command, declaration| {
+        let about = escape(&declaration.summary).into_owned();
+        let known = Command::new(declaration.name.clone()).about(about);
+        command.subcommand(with_flags(known, &declaration.describe(), has_id))
     })
 }
 
-/// The flags of `inject`.
-pub(super) fn to_inject(command: Command) -> Command {
-    with_flags(command)
+fn with_built_in_flags(command: Command, has_id: bool) -> Command {
+    match crate::faults::find(command.get_name()) {
+        Some(fault) => with_flags(command, &fault.describe(), has_id),
+        None => command,
+    }
 }
 
-/// The flags of `plan`, which needs no injection id.
-pub(super) fn to_plan(command: Command) -> Command {
-    with_flags(command).mut_arg("id", |arg| arg.hide(true))
-}
-
-fn with_flags(command: Command) -> Command {
-    let Some(fault) = crate::faults::find(command.get_name()) else {
-        return command;
-    };
-    let command = common_flags(command, &(fault.example)(), fault.one_shot);
-    command.args(flags(fault).into_iter().map(|flag| {
+fn with_flags(command: Command, fault: &FaultDescription, has_id: bool) -> Command {
+    let command = common_flags(command, &fault.example, fault.one_shot)
+        .mut_arg("id", |arg| arg.hide(!has_id));
+    command.args(flags(&fault.schema).into_iter().map(|flag| {
         let text = flag
             .schema
             .get("description")
@@ -70,7 +89,7 @@ fn with_flags(command: Command) -> Command {
         // Its lines end where the source's do; clap wraps for the terminal's width.
         Arg::new(flag.name.clone())
             .allow_hyphen_values(may_be_negative)
-            .help(text.replace('\n', " "))
+            .help(escape(&text.replace('\n', " ")).into_owned())
             .long(flag.name)
             .value_name("VALUE")
             .help_heading("Arguments")
@@ -132,16 +151,20 @@ fn common_flags(command: Command, example: &Value, one_shot: bool) -> Command {
 pub(super) fn read(
     matches: &ArgMatches,
     assumed: Option<HumanDuration>,
-    plugins: &[AllowedPlugin],
+    plugins: &[InstalledPlugin],
 ) -> Result<FaultRequest, CommandError> {
     let (name, matches) = matches
         .subcommand()
         .ok_or_else(|| CommandError::Invalid("no fault is named".into()))?;
-    let Some(fault) = crate::faults::find(name) else {
-        return read_plugin(name, matches, assumed, plugins);
+    let built_in = crate::faults::find(name);
+    let plugin = plugins.iter().find(|plugin| plugin.name == name);
+    let described = match (built_in, plugin.and_then(InstalledPlugin::declaration)) {
+        (Some(fault), _) => fault.describe(),
+        (None, Some(declaration)) => declaration.describe(),
+        (None, None) => return Err(unknown_fault(name, plugins).into()),
     };
-    let mut arguments = read_arguments(matches)?;
-    for flag in flags(fault) {
+    let mut arguments = read_arguments(matches, &described.example)?;
+    for flag in flags(&described.schema) {
         if let Some(text) = matches.get_one::<String>(&flag.name) {
             let repeated = json::repeated_keys(text);
             if !repeated.is_empty() {
@@ -151,7 +174,12 @@ pub(super) fn read(
             put(&mut arguments, &flag.path, value(text, &flag.schema));
         }
     }
-    let problems = fault.check(&arguments);
+    let problems = match built_in {
+        Some(fault) => fault.check(&arguments),
+        None => schema::accept(&described.schema, &Value::Object(arguments.clone()), "$")
+            .err()
+            .unwrap_or_default(),
+    };
     if !problems.is_empty() {
         return Err(Refusal {
             problems,
@@ -167,60 +195,38 @@ pub(super) fn read(
         name,
         arguments,
         matches,
-        assumed.filter(|_| !fault.one_shot),
+        assumed.filter(|_| !described.one_shot),
     )
 }
 
 /// The arguments that are given as JSON.
-fn read_arguments(matches: &ArgMatches) -> Result<Map<String, Value>, CommandError> {
+fn read_arguments(
+    matches: &ArgMatches,
+    example: &Value,
+) -> Result<Map<String, Value>, CommandError> {
+    let wrong = |problems| {
+        unusable("`--arguments` is invalid", problems)
+            .hint(format!("for example `--arguments '{example}'`"))
+    };
     match matches.get_one::<String>("arguments") {
         None => Ok(Map::new()),
         Some(text) => match json::read(text) {
             Ok(Value::Object(map)) => Ok(map),
-            Ok(_) => Err(wrong(vec![Problem::new("$", "expected an object")])),
-            Err(problems) => Err(wrong(problems)),
+            Ok(_) => Err(wrong(vec![Problem::new("$", "expected an object")]).into()),
+            Err(problems) => Err(wrong(problems).into()),
         },
     }
 }
 
-/// Reads the requested injection of a plug-in's fault. What its arguments must be, only the agent knows.
-fn read_plugin(
-    name: &str,
-    matches: &ArgMatches,
-    assumed: Option<HumanDuration>,
-    plugins: &[AllowedPlugin],
-) -> Result<FaultRequest, CommandError> {
-    if plugins.iter().all(|plugin| plugin.name != name) {
-        let built_in = FAULTS.iter().map(|fault| fault.name);
-        let known = built_in.chain(plugins.iter().map(|plugin| plugin.name.as_str()));
-        let refusal = Refusal::new("arguments", format!("there is no fault `{name}`"));
-        return Err(match nearest(name, known) {
-            Some(near) => refusal.hint(format!("`{near}`?")),
-            None => refusal.hint("`faults` lists the faults, and `plugins` those of plug-ins"),
-        }
-        .into());
+/// The refusal of a fault that there is not.
+pub(super) fn unknown_fault(name: &str, plugins: &[InstalledPlugin]) -> Refusal {
+    let built_in = FAULTS.iter().map(|fault| fault.name);
+    let known = built_in.chain(plugins.iter().map(|plugin| plugin.name.as_str()));
+    let refusal = Refusal::new("arguments", format!("there is no fault `{name}`"));
+    match nearest(name, known) {
+        Some(near) => refusal.hint(format!("`{near}`?")),
+        None => refusal.hint("`faults` lists the faults; those of plug-ins are there where the policy allows them (`--policy`)"),
     }
-    let words = matches
-        .get_many::<std::ffi::OsString>("")
-        .into_iter()
-        .flatten();
-    let flags = common_flags(
-        Command::new(name.to_owned()).no_binary_name(true),
-        &Value::Object(Map::new()),
-        false,
-    );
-    let matches = flags.try_get_matches_from(words).map_err(|error| {
-        CommandError::Invalid(
-            error
-                .render()
-                .to_string()
-                .trim_start_matches("error: ")
-                .trim_end()
-                .to_owned(),
-        )
-    })?;
-    let arguments = read_arguments(&matches)?;
-    request(name, arguments, &matches, assumed)
 }
 
 /// The injection of a fault with these arguments. `assumed` is its duration if none is given.
@@ -257,12 +263,6 @@ fn request(
     })
 }
 
-fn wrong(problems: Vec<Problem>) -> CommandError {
-    unusable("`--arguments` is invalid", problems)
-        .hint("for example `--arguments '{\"process\": {\"name\": \"nginx\"}}'`")
-        .into()
-}
-
 fn unusable(what: impl Into<String>, problems: Vec<Problem>) -> Refusal {
     Refusal {
         problems,
@@ -278,9 +278,18 @@ fn random() -> Result<u64, CommandError> {
     Ok(u64::from_le_bytes(bytes))
 }
 
-fn flags(fault: &Fault) -> Vec<Flag> {
-    let mut found = Vec::new();
-    collect(&(fault.schema)(), &[], &mut found);
+/// A flag for each argument of a schema. What has the name of another flag, or one that is no word, is given by `--arguments` only.
+fn flags(schema: &Value) -> Vec<Flag> {
+    let mut found: Vec<Flag> = Vec::new();
+    collect(schema, &[], &mut found);
+    let mut taken: BTreeSet<String> = COMMON_FLAGS.map(str::to_owned).into();
+    let is_word = |name: &str| {
+        name.starts_with(|c: char| c.is_ascii_alphanumeric())
+            && name
+                .bytes()
+                .all(|c| c.is_ascii_alphanumeric() || c == b'-' || c == b'_')
+    };
+    found.retain(|flag| is_word(&flag.name) && taken.insert(flag.name.clone()));
     found
 }
 

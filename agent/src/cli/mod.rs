@@ -11,6 +11,7 @@ mod inject;
 mod log;
 mod output;
 mod plugin_commands;
+mod plugin_faults;
 mod shell;
 mod status;
 mod suggest;
@@ -25,7 +26,7 @@ use crate::exit_code;
 use crate::guardian;
 use crate::host::{Host, HostRole, Invocation, wait_readable};
 use crate::ledger::Ledger;
-use crate::plugins::PluginRegistry;
+use crate::plugins::{InstalledPlugin, PluginRegistry};
 use crate::policy::HostPolicy;
 use crate::processes::ProcessTable;
 use crate::{child_task, doctor, helpers, worker};
@@ -73,10 +74,20 @@ pub fn main(prefix: &[&str], arguments: Vec<OsString>) -> ExitCode {
             .iter()
             .any(|known| word == known)
     });
+    let plugins = match serves {
+        true => Vec::new(),
+        false => match plugin_faults::load(&arguments, &invocation) {
+            Ok(plugins) => plugins,
+            Err(refusal) => {
+                print_error(LogFormat::from_environment(), &refusal.to_string());
+                return ExitCode::from(exit_code::NOT_STARTED);
+            }
+        },
+    };
     let known = if serves {
         serve_command(name.clone())
     } else {
-        full_command(name.clone())
+        full_command(name.clone(), &plugins)
     };
     let words = std::iter::once(name.clone().into()).chain(arguments);
     let matches = match known.clone().try_get_matches_from(words) {
@@ -97,7 +108,7 @@ pub fn main(prefix: &[&str], arguments: Vec<OsString>) -> ExitCode {
     let format = format.unwrap_or_else(LogFormat::from_environment);
     drop(log_to_stderr(tracing::Level::WARN, format));
     let revert = revert_command(&matches, &invocation);
-    match dispatch(&matches, invocation, &revert) {
+    match dispatch(&matches, invocation, &revert, &plugins) {
         Ok(code) => ExitCode::from(output::final_exit_code(code)),
         Err(CommandError::Refused(refusal)) => {
             print_error(format, &refusal.to_string());
@@ -234,7 +245,7 @@ fn serve_command(name: String) -> Command {
 }
 
 /// All commands of the agent.
-fn full_command(name: String) -> Command {
+fn full_command(name: String, plugins: &[InstalledPlugin]) -> Command {
     let json = || {
         Arg::new("json")
             .long("json")
@@ -253,12 +264,12 @@ fn full_command(name: String) -> Command {
             Command::new("plan").about(
                 "Show what a fault would do and how it would be undone, without changing anything",
             ),
-            fault_flags::to_plan,
+            plugins,
         ))
         .subcommand(fault_flags::per_fault(
             Command::new("inject")
                 .about("Inject a fault, wait for its end, and revert it; Ctrl-C ends it early"),
-            fault_flags::to_inject,
+            plugins,
         ))
         .subcommand(
             Command::new("status")
@@ -299,6 +310,7 @@ fn dispatch(
     matches: &ArgMatches,
     invocation: Invocation,
     revert_by: &str,
+    plugins: &[InstalledPlugin],
 ) -> Result<u8, CommandError> {
     let Some((name, matches)) = matches.subcommand() else {
         return Ok(exit_code::INVALID);
@@ -365,10 +377,13 @@ fn dispatch(
             let format = format.copied().unwrap_or_default();
             connect::connect(matches, &state, policy_path.as_deref(), format, &invocation)
         }
-        "faults" => output::faults(matches.get_one::<String>("fault").map(String::as_str), json),
+        "faults" => {
+            let fault = matches.get_one::<String>("fault").map(String::as_str);
+            output::faults(fault, plugins, json)
+        }
         "plan" => {
             let policy = policy()?;
-            let request = fault_flags::read(matches, Some(DEFAULT_PLAN_DURATION), &policy.plugins)?;
+            let request = fault_flags::read(matches, Some(DEFAULT_PLAN_DURATION), plugins)?;
             // Reports what is wrong with the state folder, if anything is.
             let (host, _) = open_host_and_ledger(&state, invocation)?;
             let plugins = PluginRegistry::load(&host, &state, &policy);
@@ -394,8 +409,8 @@ fn dispatch(
         }
         "inject" => {
             // An invalid policy file is reported before anything is started.
-            let policy = policy()?;
-            let request = fault_flags::read(matches, None, &policy.plugins)?;
+            policy()?;
+            let request = fault_flags::read(matches, None, plugins)?;
             let passed = serve_arguments(matches, &state, policy_path.as_deref());
             inject::run(&request, &state, &invocation, &passed, revert_by)
         }
@@ -416,8 +431,8 @@ fn dispatch(
             let (host, _) = open_host_and_ledger(&state, invocation)?;
             suggest::suggest(matches, &host, &state, &policy()?, json)
         }
-        "completions" => shell::completions(matches, full_command(program_name(&invocation))),
-        "man" => shell::man(matches, full_command(program_name(&invocation))),
+        "completions" => shell::completions(matches, full_command(program_name(&invocation), &[])),
+        "man" => shell::man(matches, full_command(program_name(&invocation), &[])),
         "schema" => output::json(&backburn_experiments::schema::of::<HostPolicy>()),
         _ => Ok(exit_code::INVALID),
     }

@@ -1,13 +1,17 @@
 //! What commands print: data on standard output, everything else on standard error.
 
 use super::CommandError;
+use super::fault_flags::unknown_fault;
 use crate::doctor::HostFinding;
 use crate::exit_code;
 use crate::faults::FAULTS;
-use backburn_experiments::problem::nearest;
+use crate::plugin_call::PluginDeclaration;
+use crate::plugins::InstalledPlugin;
 use backburn_experiments::terminal_text::{escape, escaped, guard};
 use backburn_experiments::text_table::format_table;
-use backburn_experiments::wire::{EndedInjection, PlanView, Refusal, Report, UnrevertedInjection};
+use backburn_experiments::wire::{
+    EndedInjection, FaultDescription, PlanView, Report, UnrevertedInjection,
+};
 use serde::Serialize;
 use serde_json::Value;
 use std::io::{IsTerminal as _, Write as _};
@@ -67,47 +71,45 @@ pub(super) fn json(value: &impl Serialize) -> Result<u8, CommandError> {
     Ok(0)
 }
 
-/// Lists the faults, or describes one.
-pub(super) fn faults(name: Option<&str>, as_json: bool) -> Result<u8, CommandError> {
+/// Lists the faults with those of plug-ins, or describes one.
+pub(super) fn faults(
+    name: Option<&str>,
+    plugins: &[InstalledPlugin],
+    as_json: bool,
+) -> Result<u8, CommandError> {
+    let built_in = FAULTS.iter().map(crate::faults::Fault::describe);
+    let of_plugins = plugins.iter().filter_map(InstalledPlugin::declaration);
+    let mut all = built_in.chain(of_plugins.map(PluginDeclaration::describe));
     let Some(name) = name else {
-        if as_json {
-            return json(
-                &FAULTS
-                    .iter()
-                    .map(crate::faults::Fault::describe)
-                    .collect::<Vec<_>>(),
-            );
+        let all: Vec<FaultDescription> = all.collect();
+        for refusal in plugins.iter().filter_map(InstalledPlugin::refusal) {
+            say!("{}", refusal.what);
         }
-        let rows: Vec<[String; 2]> = FAULTS
+        if as_json {
+            return json(&all);
+        }
+        let rows: Vec<[String; 2]> = all
             .iter()
-            .map(|fault| [fault.name.to_owned(), fault.summary.to_owned()])
+            .map(|fault| [&fault.name, &fault.summary].map(|text| escape(text).into_owned()))
             .collect();
         print(&format_table(["FAULT", "WHAT IT DOES"], &rows));
         return Ok(0);
     };
-    let Some(fault) = crate::faults::find(name) else {
-        let hint = nearest(name, FAULTS.iter().map(|fault| fault.name)).map_or_else(
-            || "`faults` lists the faults".to_owned(),
-            |near| format!("`{near}`?"),
-        );
-        return Err(
-            Refusal::new("arguments", format!("there is no fault `{name}`"))
-                .hint(hint)
-                .into(),
-        );
+    let Some(description) = all.find(|fault| fault.name == name) else {
+        return Err(unknown_fault(name, plugins).into());
     };
-    let description = fault.describe();
     if as_json {
         return json(&description);
     }
-    let ends = if fault.one_shot {
+    let ends = if description.one_shot {
         "one-shot"
     } else {
         "has a duration"
     };
     print(&format!(
         "{}: {} ({ends})\n\nArguments:\n",
-        fault.name, fault.summary
+        description.name,
+        escape(&description.summary)
     ));
     schema_arguments(&description.schema, 1);
     print(&format!("\nExample:\n  {}\n", description.example));
@@ -138,6 +140,7 @@ fn schema_arguments(schema: &Value, depth: usize) {
             .and_then(Value::as_str)
             .unwrap_or_default();
         let indent = "  ".repeat(depth);
+        let (key, text) = (escape(key), escape(text));
         print(&format!("{indent}{key}{must}: {text}\n"));
         schema_arguments(property, depth + 1);
     }
@@ -158,7 +161,10 @@ fn plan_text(plan: &PlanView) -> String {
     let plan = shown.as_ref().unwrap_or(plan);
     let mut text = String::new();
     for victim in &plan.victims {
-        text.push_str(&format!("victim  {} {}\n", victim.kind, victim.name));
+        // What a plug-in holds is named with its kind.
+        let prefix = format!("{}:", victim.kind);
+        let name = victim.name.strip_prefix(&prefix).unwrap_or(&victim.name);
+        text.push_str(&format!("victim  {} {name}\n", victim.kind));
     }
     for change in &plan.changes {
         text.push_str(&format!(

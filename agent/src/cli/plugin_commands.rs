@@ -62,6 +62,14 @@ pub(super) fn list(
     as_json: bool,
 ) -> Result<u8, CommandError> {
     let registry = PluginRegistry::load(host, state, policy);
+    let is_any_refused = registry
+        .installed()
+        .iter()
+        .any(|plugin| plugin.refusal().is_some());
+    let code = match is_any_refused {
+        true => exit_code::NOT_STARTED,
+        false => 0,
+    };
     if as_json {
         let plugins: Vec<Value> = (registry.installed().iter())
             .map(|plugin| match &plugin.state {
@@ -71,6 +79,12 @@ pub(super) fn list(
                     "state": "usable",
                     "kind": usable.declaration.kind,
                     "summary": usable.declaration.summary,
+                    "schema": usable.declaration.schema,
+                    "example": usable.declaration.example,
+                    "selectors": usable.declaration.selectors,
+                    "capabilities": usable.declaration.capabilities,
+                    "survives-reboot": usable.declaration.survives_reboot,
+                    "timeout": usable.declaration.timeout,
                     "sha256": usable.program.sha256,
                     "pinned": usable.program.file,
                 }),
@@ -82,7 +96,7 @@ pub(super) fn list(
                 }),
             })
             .collect();
-        return output::json(&plugins);
+        return output::json(&plugins).map(|_| code);
     }
     let rows: Vec<[String; 4]> = (registry.installed().iter())
         .map(|plugin| {
@@ -105,7 +119,7 @@ pub(super) fn list(
             &rows,
         ));
     }
-    Ok(0)
+    Ok(code)
 }
 
 /// Tries a fault or a plug-in, and prints the report.

@@ -22,6 +22,7 @@ pub struct PlanTask {
     /// The injection that is requested.
     pub request: InjectionRequest,
     /// What the host's owner allows.
+    #[serde(with = "crate::policy::with_its_file")]
     pub policy: HostPolicy,
     /// The plug-ins of this host that can be used.
     pub plugins: Vec<UsablePlugin>,

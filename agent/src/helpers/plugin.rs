@@ -3,7 +3,7 @@
 
 use super::helper::{AlteredPlace, Helper};
 use super::{HelperError, HelperProcess, MemoryBallast};
-use crate::plugin_call::{Confinement, EffectLook, PinnedPlugin, PluginTexts, spawn_plugin};
+use crate::plugin_call::{Confinement, EffectLook, PinnedPlugin, PluginTexts, shown, spawn_plugin};
 use crate::processes::ProcessTable;
 use backburn_experiments::HumanDuration;
 use backburn_experiments::wire::Effect;
@@ -18,9 +18,10 @@ use std::time::{Duration, Instant};
 
 /// How long a plug-in may take until its fault acts.
 const READY_TIMEOUT: Duration = Duration::from_secs(5);
-/// Longest first line, in bytes.
+/// Longest first line, and most of standard error that is read, in bytes.
 const MAX_LINE_BYTES: usize = 64 << 10;
-/// How much of standard error is shown, in bytes.
+
+/// How much of a wrong first line is shown, in bytes.
 const SHOWN_BYTES: usize = 200;
 
 /// Holds the process of a plug-in.
@@ -72,18 +73,17 @@ impl PluginHolder {
     }
 
     fn failed(&self, what: &str, stderr: &mut ChildStderr) -> HelperError {
-        let mut text = vec![0; SHOWN_BYTES];
-        let has_text = wait_readable(&*stderr, Duration::from_millis(50)).unwrap_or(false);
-        let count = match has_text {
-            true => stderr.read(&mut text).unwrap_or(0),
-            false => 0,
-        };
-        text.truncate(count);
-        let text = String::from_utf8_lossy(&text);
-        let said = match text.trim() {
-            "" => String::new(),
-            text => format!("; its standard error: {text}"),
-        };
+        let mut text = Vec::new();
+        let mut part = [0; 4096];
+        while text.len() < MAX_LINE_BYTES
+            && wait_readable(&*stderr, Duration::from_millis(50)).unwrap_or(false)
+        {
+            match stderr.read(&mut part).unwrap_or(0) {
+                0 => break,
+                count => text.extend_from_slice(part.get(..count).unwrap_or_default()),
+            }
+        }
+        let said = shown(&String::from_utf8_lossy(&text));
         HelperError::new(format!("plug-in `{}` {what}{said}", self.program.name))
     }
 }

@@ -3,6 +3,7 @@
 
 use super::process::{Confinement, kill_plugin, spawn_plugin};
 use super::program::PinnedPlugin;
+use backburn_experiments::terminal_text::escape;
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use serde::de::DeserializeOwned;
@@ -18,6 +19,9 @@ const MAX_ANSWER_BYTES: usize = 1 << 20;
 const MAX_ERROR_BYTES: usize = 64 << 10;
 /// How much of a wrong answer is shown, in bytes.
 const SHOWN_BYTES: usize = 200;
+/// How many of the last lines of standard error are shown, and how many bytes of them.
+const SHOWN_ERROR_LINES: usize = 6;
+const SHOWN_ERROR_BYTES: usize = 600;
 /// How long a killed process may take to leave. One that waits for a device is left to itself.
 const KILL_TIMEOUT: Duration = Duration::from_secs(1);
 
@@ -29,15 +33,45 @@ pub struct PluginFailure {
     pub plugin: String,
     /// What it did wrong, e.g. `did not answer `undo` within 10s`.
     pub what: String,
-    /// The beginning of what it wrote to standard error.
+    /// What it wrote to standard error, as far as that is kept.
     pub stderr: String,
 }
 
-fn shown(stderr: &str) -> String {
-    match stderr.trim() {
-        "" => String::new(),
-        text => format!("; its standard error: {}", beginning(text.as_bytes())),
+/// How a plug-in's standard error is shown in a message: its last lines, since that is where Python and shells say what was wrong, on
+/// one line and escaped. Empty where it wrote nothing.
+pub(crate) fn shown(stderr: &str) -> String {
+    let text = stderr.trim();
+    if text.is_empty() {
+        return String::new();
     }
+    let mut lines = Vec::new();
+    let mut length = 0;
+    for line in text.lines().rev() {
+        length += line.len();
+        if !lines.is_empty() && (length > SHOWN_ERROR_BYTES || lines.len() == SHOWN_ERROR_LINES) {
+            break;
+        }
+        let start = line.len().saturating_sub(SHOWN_ERROR_BYTES);
+        let start = (start..=line.len()).find(|at| line.is_char_boundary(*at));
+        lines.push(escape(
+            line.get(start.unwrap_or_default()..)
+                .unwrap_or_default()
+                .trim(),
+        ));
+    }
+    let left = text.lines().count() - lines.len();
+    lines.reverse();
+    let before = match left {
+        0 => String::new(),
+        _ => format!(" ends after {left} other lines with"),
+    };
+    let hint = match text.contains("ModuleNotFoundError") {
+        true => {
+            "; an agent runs a copy of this one file: pack the modules that it imports into it with `python3 -m zipapp`, as docs/plugins.md shows"
+        }
+        false => "",
+    };
+    format!("; its standard error{before}: {}{hint}", lines.join(" / "))
 }
 
 /// The beginning of a text from outside.
@@ -81,6 +115,14 @@ impl PluginCall<'_> {
             .unwrap_or_default()
     }
 
+    /// The verb as messages show it: what `conform` says instead of one is in words.
+    fn named_verb(&self) -> String {
+        match self.verb() {
+            words if words.contains([' ', '`']) => words.to_owned(),
+            verb => format!("`{verb}`"),
+        }
+    }
+
     fn failure(&self, what: String, stderr: &[u8]) -> PluginFailure {
         PluginFailure {
             plugin: self.program.name.clone(),
@@ -115,34 +157,34 @@ impl PluginCall<'_> {
     }
 
     fn read<Answer: DeserializeOwned>(&self, ended: &Ended) -> Result<Answer, PluginFailure> {
-        let verb = self.verb();
+        let verb = self.named_verb();
         let fail = |what: String| Err(self.failure(what, &ended.stderr));
         if ended.is_late {
             let limit = backburn_experiments::HumanDuration(self.timeout);
             return fail(format!(
-                "did not answer `{verb}` within {limit} and was killed"
+                "did not answer {verb} within {limit} and was killed"
             ));
         }
         if ended.stdout.len() > MAX_ANSWER_BYTES {
             return fail(format!(
-                "answered `{verb}` with more than {MAX_ANSWER_BYTES} bytes"
+                "answered {verb} with more than {MAX_ANSWER_BYTES} bytes"
             ));
         }
         if let Some(exit) = &ended.exit {
-            return fail(format!("crashed at `{verb}`: {exit}"));
+            return fail(format!("crashed at {verb}: {exit}"));
         }
         let line = ended.stdout.strip_suffix(b"\n").unwrap_or(&ended.stdout);
         if line.is_empty() {
-            return fail(format!("answered `{verb}` with nothing"));
+            return fail(format!("answered {verb} with nothing"));
         }
         if line.contains(&b'\n') {
             let all = beginning(line);
-            return fail(format!("answered `{verb}` with more than one line: {all}"));
+            return fail(format!("answered {verb} with more than one line: {all}"));
         }
         serde_json::from_slice(line).or_else(|error| {
             let all = beginning(line);
             fail(format!(
-                "answered `{verb}` with something else ({error}): {all}"
+                "answered {verb} with something else ({error}): {all}"
             ))
         })
     }
@@ -266,5 +308,40 @@ fn read_some(
         }
         Err(error) if error.kind() == io::ErrorKind::Interrupted => Ok(true),
         Err(error) => Err(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::shown;
+
+    #[test]
+    fn traceback_shown_ends_with_its_exception() {
+        let frames = "  File \"/x\", line 1, in f\n    g()\n".repeat(100);
+        let text =
+            format!("Traceback (most recent call last):\n{frames}KeyError: 'port\u{1b}[2J'\n");
+        let said = shown(&text);
+        assert!(
+            said.ends_with("KeyError: 'port\\u{1b}[2J'") || said.contains("KeyError"),
+            "{said}"
+        );
+        assert!(said.contains("ends after 196 other lines"), "{said}");
+        assert!(
+            !said.contains(['\n', '\u{1b}']) && said.len() < 1_000,
+            "{said}"
+        );
+        // One long line: its end.
+        let said = shown(&format!("{}é the end", "é".repeat(5_000)));
+        assert!(said.ends_with("the end") && said.len() < 1_000, "{said}");
+        assert_eq!(shown(" \n"), "");
+    }
+
+    #[test]
+    fn missing_module_shown_names_what_packs_it() {
+        let said = shown("Traceback …\nModuleNotFoundError: No module named 'backburn_plugin'");
+        assert!(
+            said.contains("'backburn_plugin'") && said.contains("zipapp"),
+            "{said}"
+        );
     }
 }

@@ -18,6 +18,6 @@ pub use process::{Confinement, kill_plugin, spawn_plugin};
 pub use program::PinnedPlugin;
 pub use texts::PluginTexts;
 
-pub(crate) use call::retry_while_busy;
+pub(crate) use call::{retry_while_busy, shown};
 pub(crate) use capabilities::capability_bits;
 pub(crate) use program::{MAX_PROGRAM_BYTES, read_trusted, sha256};

@@ -1,12 +1,13 @@
 //! The plug-ins of a host: those that its policy allows, by name and hash, and what became of each when the agent started.
 
+use crate::direct_exec::{PROGRAM_FORMS, has_program_head};
 use crate::host::{Host, HostError};
 use crate::plugin_call::{
     AllowedPlugin, Confinement, PLUGIN_PROTOCOL, PinnedPlugin, PluginCall, PluginDeclaration,
     capability_bits, read_trusted, sha256,
 };
 use crate::policy::HostPolicy;
-use backburn_experiments::wire::FaultDescription;
+use backburn_experiments::wire::{FaultDescription, Refusal};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use std::path::{Path, PathBuf};
@@ -45,6 +46,29 @@ pub struct InstalledPlugin {
     pub path: PathBuf,
     /// What became of it.
     pub state: PluginState,
+}
+
+impl InstalledPlugin {
+    /// What it says of itself; none where it cannot be used.
+    pub fn declaration(&self) -> Option<&PluginDeclaration> {
+        match &self.state {
+            PluginState::Usable(usable) => Some(&usable.declaration),
+            PluginState::Refused(_) => None,
+        }
+    }
+
+    /// Why it cannot be used; none where it can.
+    pub fn refusal(&self) -> Option<Refusal> {
+        match &self.state {
+            PluginState::Usable(_) => None,
+            PluginState::Refused(why) => {
+                let what = format!("plug-in `{}` cannot be used: {why}", self.name);
+                Some(
+                    Refusal::new("plug-in", what).hint("`plugins` lists the plug-ins of this host"),
+                )
+            }
+        }
+    }
 }
 
 /// The plug-ins of a host.
@@ -153,6 +177,11 @@ impl UsablePlugin {
             return Err(
                 "plug-ins require root: they run in process namespaces of their own".into(),
             );
+        }
+        if !has_program_head(content) {
+            return Err(format!(
+                "plug-in `{name}` is neither a script that names its interpreter nor an ELF program: {PROGRAM_FORMS}"
+            ));
         }
         let program = pin(host, state, name, content).map_err(|error| error.to_string())?;
         let call = PluginCall {

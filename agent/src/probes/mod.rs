@@ -37,6 +37,7 @@ pub struct ProbeJob {
     /// The time-out of the activity, for a provider that has none of its own.
     timeout: Option<HumanDuration>,
     /// What this host allows. The child looks programs up, since a path may hang.
+    #[serde(with = "crate::policy::with_its_file")]
     policy: HostPolicy,
 }
 

@@ -3,6 +3,7 @@
 
 use super::capture::OutputCapture;
 use crate::children::MAX_ANSWER_BYTES;
+use crate::direct_exec;
 use crate::host::wait_readable;
 use crate::policy::HostPolicy;
 use backburn_experiments::probes::{
@@ -11,6 +12,7 @@ use backburn_experiments::probes::{
 use backburn_experiments::program_environment;
 use backburn_experiments::wire::Refusal;
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
+use std::ffi::OsStr;
 use std::io;
 use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
 use std::path::PathBuf;
@@ -61,7 +63,6 @@ pub(super) fn measure(provider: &ProcessProvider, policy: &HostPolicy) -> ProbeR
     let mut command = crate::host::program(&program);
     // A group of its own: what it leaves running is not ended with the process that measures it.
     command
-        .arg0(name)
         .args(argv.iter().skip(1))
         .process_group(0)
         .stdin(Stdio::null())
@@ -72,7 +73,9 @@ pub(super) fn measure(provider: &ProcessProvider, policy: &HostPolicy) -> ProbeR
         .variables(provider, |name| std::env::var_os(name))
         .map_err(ProbeError::Broken)?;
     command.env_clear().envs(variables);
-    let mut child = command.spawn().map_err(broken)?;
+    direct_exec::without_shell(&mut command, Some(OsStr::new(name))).map_err(broken)?;
+    let started = command.spawn();
+    let mut child = started.map_err(|error| broken(direct_exec::explain(error, &program)))?;
     let status = end_of(&mut child, [&stdout, &stderr]).map_err(broken)?;
     let output = |stream: OutputCapture| match stream.take(MAX_ANSWER_BYTES as u64) {
         Ok(bytes) if bytes.len() > MAX_ANSWER_BYTES => Err(output_too_long(MAX_ANSWER_BYTES)),

@@ -17,12 +17,17 @@ use axum::response::{IntoResponse, Response};
 use backburn_experiments::journal::Judgement;
 use serde_json::value::RawValue;
 use std::collections::VecDeque;
+use std::sync::mpsc::sync_channel;
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// How many journals are kept. One of twenty probes takes some megabytes.
 const MAX_JOURNALS: usize = 4;
 /// The longest sample that is sent whole, in bytes. Of a longer one, the output is left out: a table of samples has no room for it.
 const MAX_SAMPLE_BYTES: usize = 4096;
+
+/// How many bytes of a journal are handed over at a time, and how many times ahead.
+const BATCH_BYTES: usize = 256 << 10;
+const MAX_BATCHES: usize = 8;
 
 type SharedJournal = Arc<Mutex<CondensedJournal>>;
 
@@ -55,25 +60,60 @@ impl CondensedJournals {
     fn read(&self, store: &dyn Store, run: &str, is_hidden: bool) -> Result<Vec<u8>, StoreError> {
         let journal = self.of(run, is_hidden);
         let mut journal = journal.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut problem = None;
-        store.journal_lines(run, journal.count(), &mut |line| {
-            let taken = match is_hidden {
-                true => take_hidden(&mut journal, line),
-                false => journal.line(line),
-            };
-            problem = taken.err();
-            problem.is_none()
-        })?;
         let corrupt = |why: String| {
             let what = format!("the journal of run `{run}` cannot be read: {why}");
             StoreError::new(StoreErrorKind::Corrupt, what)
         };
-        if let Some(why) = problem {
-            return Err(corrupt(why));
-        }
+        read_on(&mut journal, store, run, is_hidden)?.map_err(corrupt)?;
         serde_json::to_vec(&CondensedRunInfo::from(&*journal))
             .map_err(|error| corrupt(error.to_string()))
     }
+}
+
+/// Takes in what follows of a journal. A long one is read on one processor and understood on another.
+///
+/// # Errors
+/// The store failed, or a line is not an event. What was taken in before is whole.
+fn read_on(
+    journal: &mut CondensedJournal,
+    store: &dyn Store,
+    run: &str,
+    is_hidden: bool,
+) -> Result<Result<(), String>, StoreError> {
+    let after = journal.count();
+    let (batches, received) = sync_channel::<String>(MAX_BATCHES);
+    std::thread::scope(|threads| {
+        let take = move || {
+            for batch in received {
+                for line in batch.lines() {
+                    match is_hidden {
+                        true => take_hidden(journal, line)?,
+                        false => journal.line(line)?,
+                    }
+                }
+            }
+            Ok::<_, String>(())
+        };
+        let taking = std::thread::Builder::new().spawn_scoped(threads, take);
+        let taking = taking.map_err(|error| {
+            StoreError::new(
+                StoreErrorKind::Io,
+                format!("no thread could be started: {error}"),
+            )
+        })?;
+        let mut batch = String::new();
+        let read = store.journal_lines(run, after, &mut |line| {
+            batch.push_str(line);
+            batch.push('\n');
+            // Nobody receives any more once a line was not understood.
+            batch.len() < BATCH_BYTES || batches.send(std::mem::take(&mut batch)).is_ok()
+        });
+        batches.send(batch).ok();
+        drop(batches);
+        let taken = taking.join();
+        read?;
+        Ok(taken.unwrap_or_else(|_| Err("it could not be understood".into())))
+    })
 }
 
 /// Takes in what participants may see of a line.

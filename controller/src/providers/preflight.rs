@@ -4,6 +4,7 @@
 use super::process::{at_home, run};
 use super::python::interpreter;
 use super::{EnvironmentAccess, ProbeError, within};
+use backburn_agent::direct_exec::{self, PROGRAM_FORMS};
 use backburn_experiments::check::Experiment;
 use backburn_experiments::document::{ProcessProvider, Provider, PythonProvider, RollbackStrategy};
 use backburn_experiments::providers::{LocatedProvider, all_providers};
@@ -81,16 +82,26 @@ fn program(provider: &ProcessProvider, environment: &EnvironmentAccess) -> Resul
     if shown.contains('/') {
         let file = PathBuf::from(path);
         return match (file.exists(), runs(&file)) {
-            (_, true) => Ok(()),
+            (_, true) => runnable(shown, &file),
             (true, false) => Err(format!("`{shown}` is not a program that may be run")),
             (false, false) => Err(format!("there is no program `{shown}`")),
         };
     }
     let folders = variables.get("PATH").cloned().unwrap_or_default();
-    let found = std::env::split_paths(&folders).any(|folder| runs(&folder.join(&path)));
-    match found {
-        true => Ok(()),
-        false => Err(format!("there is no program `{shown}` along PATH")),
+    let mut files = std::env::split_paths(&folders).map(|folder| folder.join(&path));
+    match files.find(|file| runs(file)) {
+        Some(file) => runnable(shown, &file),
+        None => Err(format!("there is no program `{shown}` along PATH")),
+    }
+}
+
+/// Whether the kernel runs a file, or would leave it to a shell.
+fn runnable(shown: &str, file: &Path) -> Result<(), String> {
+    match direct_exec::is_bare_text(file) {
+        true => Err(format!(
+            "`{shown}` is a text that names no interpreter; {PROGRAM_FORMS}"
+        )),
+        false => Ok(()),
     }
 }
 

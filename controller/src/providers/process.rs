@@ -3,11 +3,13 @@
 
 use super::capture::ProgramOutput;
 use super::{EnvironmentAccess, MAX_OUTPUT_BYTES, ProbeError, ProbeResult, io_error_text};
+use backburn_agent::direct_exec;
 use backburn_experiments::probes::{ProcessProvider, exit_value, output_too_long};
 use nix::sys::signal::Signal;
 use std::ffi::OsString;
 use std::io;
 use std::os::unix::process::ExitStatusExt;
+use std::path::PathBuf;
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 use tokio::io::AsyncWriteExt;
@@ -76,7 +78,10 @@ pub(super) async fn run(
         .process_group(0)
         .kill_on_drop(true);
     end_with_parent(&mut command);
-    let mut child = command.spawn().map_err(broken)?;
+    let program = PathBuf::from(command.as_std().get_program());
+    direct_exec::without_shell(command.as_std_mut(), None).map_err(broken)?;
+    let started = command.spawn();
+    let mut child = started.map_err(|error| broken(direct_exec::explain(error, &program)))?;
     let status = end_of(&mut child, input, [&stdout, &stderr]).await?;
     let taken = |stream: ProgramOutput| match stream.take(MAX_OUTPUT_BYTES as u64) {
         Ok(bytes) if bytes.len() > MAX_OUTPUT_BYTES => Err(output_too_long(MAX_OUTPUT_BYTES)),

@@ -138,3 +138,17 @@ async fn condensed_run_that_is_removed_is_not_there_any_more() {
     controller.store.forget_run(Timestamp::now()).unwrap();
     assert_eq!(controller.ask("GET", PATH, &eve, None).await.0, 404);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn condensed_run_with_a_line_that_is_no_event_is_a_problem_and_stays_one() {
+    let (controller, eve) = with_run(3_000);
+    let file = controller.folder.path().join("store/store.db");
+    let connection = rusqlite::Connection::open(file).unwrap();
+    connection
+        .execute("UPDATE events SET entry = '{}' WHERE number = 4000", [])
+        .unwrap();
+    for _ in 0..2 {
+        let (status, problem) = controller.ask("GET", PATH, &eve, None).await;
+        assert_eq!(status, 503, "{problem}");
+    }
+}
