@@ -267,6 +267,43 @@ fn clock_skew_of_stopped_process_leaves_it_stopped() {
 }
 
 #[test]
+fn clock_skew_of_process_whose_first_thread_has_ended_is_undone() {
+    const ENDS: &str = "
+import ctypes, sys, threading, time
+libc = ctypes.CDLL(None)
+threading.Thread(target=time.sleep, args=(1000,)).start()
+print('ready', flush=True)
+sys.stdin.readline()
+libc.pthread_exit(None)
+";
+    let (read, mut stdin) = std::io::pipe().unwrap();
+    let mut command = Command::new("python3");
+    let mut victim = VictimProcess::start_with(command.args(["-c", ENDS]), Stdio::from(read));
+    assert_eq!(victim.line(), "ready");
+    let (id, table) = (victim.id, ProcessTable::default());
+    let change = change(&planned(&[id.pid], "+1h").unwrap());
+    change.apply(&host()).unwrap();
+    stdin.write_all(b"end\n").unwrap();
+    until("its first thread has ended", || {
+        table.state(id) == Some('Z')
+    });
+    assert!(table.threads(id.pid).len() > 1, "others go on");
+    let effect = change.effect(&host());
+    assert!(effect.acts && !effect.seen.contains("gone"), "{effect:?}");
+    assert!(matches!(
+        change.observe(&host()).unwrap(),
+        Observed::Present(_)
+    ));
+    change.undo(&host()).unwrap();
+    assert_eq!(change.observe(&host()).unwrap(), Observed::Absent);
+    let victim = &change.victims[0];
+    let now = table
+        .memory_of(id.pid, victim.vdso, pristine().len())
+        .unwrap();
+    assert_eq!(now, Some(pristine()));
+}
+
+#[test]
 fn clock_skew_that_others_have_changed_since_is_contested_and_left() {
     let evaluator = Evaluator::start();
     let id = evaluator.id();

@@ -12,9 +12,9 @@ const EVERY: u64 = 200;
 /// The value that each probe shows once, in the middle of the run.
 pub const SPIKE: f64 = 4321.0;
 
-/// A long run.
+/// A run that lasts for hours, or as long as is wanted.
 pub struct LongRun {
-    /// Its id.
+    /// The id that it has in the store.
     pub id: String,
     /// How many probes it has.
     pub probes: usize,

@@ -373,8 +373,10 @@ impl ReversibleChange for ProcessClock {
             is_skewed && host.table.stat_of(victim.process).is_some()
         };
         let skewed = self.victims.iter().filter(is_skewed).count();
-        let ids = self.ids();
-        let gone = ids.iter().filter(|id| !host.table.alive(**id)).count();
+        // One whose first thread has ended may go on by others.
+        let has_gone =
+            |victim: &&SkewedProcess| !host.table.alive(victim.process) && !is_skewed(victim);
+        let gone = self.victims.iter().filter(has_gone).count();
         let mut seen = format!(
             "{skewed} of {} read a time {}",
             count(self.victims.len(), "process", "processes"),

@@ -63,7 +63,7 @@ impl ProcessTable {
         };
         match read(format!("{pid}/mem")) {
             // Its first thread has ended, and has no memory any more; others go on with it.
-            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
+            Err(error) if is_without_memory(&error) => {
                 let others = self
                     .threads(pid)
                     .into_iter()
@@ -94,6 +94,11 @@ impl ProcessTable {
         };
         Some(!maps.lines().any(is_linker))
     }
+}
+
+/// Whether a thread had no memory any more: older kernels let it be opened and give nothing, newer ones (6.12 and later) do not.
+fn is_without_memory(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::UnexpectedEof || error.raw_os_error() == Some(ESRCH)
 }
 
 /// What was read; none where there is nothing to read it from.
