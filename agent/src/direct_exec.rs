@@ -1,7 +1,6 @@
 //! Starting a program without the detour that the C library takes: `execvp` hands a file that the kernel does not know to `/bin/sh`,
 //! which then runs, say, Python's text as shell commands. Here the kernel's word is the last.
 
-use crate::files::read_head;
 use nix::libc::{self, c_char};
 use std::ffi::{CString, OsStr};
 use std::io;
@@ -9,9 +8,6 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-
-/// How many bytes of a file tell what it is.
-const HEAD_BYTES: u64 = 256;
 
 /// Where programs are looked for when there is no `PATH`, as by the C library.
 const DEFAULT_PATH: &str = "/bin:/usr/bin";
@@ -131,11 +127,6 @@ pub fn explain(error: io::Error, program: &Path) -> io::Error {
 /// Whether a file begins as an ELF program or as a script that names its interpreter.
 pub fn has_program_head(content: &[u8]) -> bool {
     content.starts_with(b"#!") || content.starts_with(b"\x7fELF")
-}
-
-/// Whether this is a text that names no interpreter, so that the kernel does not run it. False where it cannot be read.
-pub fn is_bare_text(file: &Path) -> bool {
-    read_head(file, HEAD_BYTES).is_ok_and(|head| !has_program_head(&head) && !head.contains(&0))
 }
 
 #[cfg(test)]

@@ -23,21 +23,6 @@ pub fn read_regular(path: &Path, max_bytes: u64) -> io::Result<Vec<u8>> {
     read_handle(&handle, max_bytes)
 }
 
-/// Reads at most this many bytes from the beginning of a regular file. Links are followed.
-///
-/// # Errors
-/// The same as those of [`read_regular`], but for its length.
-#[expect(
-    clippy::disallowed_methods,
-    reason = "this is the way to read a file that somebody named"
-)]
-pub fn read_head(path: &Path, bytes: u64) -> io::Result<Vec<u8>> {
-    let handle = open(path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
-    let mut head = Vec::new();
-    open_handle(&handle)?.take(bytes).read_to_end(&mut head)?;
-    Ok(head)
-}
-
 /// Reads the regular file that a handle (`O_PATH`) stands for.
 ///
 /// # Errors

@@ -1,10 +1,10 @@
 //! Looks, before anything is done, whether the programs and Python functions are there that an experiment will run: that a
 //! rollback has none must not be found out after the harm.
 
+use super::direct_exec::{self, PROGRAM_FORMS};
 use super::process::{at_home, run};
 use super::python::interpreter;
 use super::{EnvironmentAccess, ProbeError, within};
-use backburn_agent::direct_exec::{self, PROGRAM_FORMS};
 use backburn_experiments::check::Experiment;
 use backburn_experiments::document::{ProcessProvider, Provider, PythonProvider, RollbackStrategy};
 use backburn_experiments::providers::{LocatedProvider, all_providers};

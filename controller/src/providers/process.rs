@@ -2,8 +2,8 @@
 //! process group of its own, so that a terminal's Ctrl-C does not reach it; and it ends when this process dies, whatever the cause.
 
 use super::capture::ProgramOutput;
+use super::direct_exec;
 use super::{EnvironmentAccess, MAX_OUTPUT_BYTES, ProbeError, ProbeResult, io_error_text};
-use backburn_agent::direct_exec;
 use backburn_experiments::probes::{ProcessProvider, exit_value, output_too_long};
 use nix::sys::signal::Signal;
 use std::ffi::OsString;
