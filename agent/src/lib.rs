@@ -16,7 +16,6 @@ pub mod conform;
 pub mod controller_link;
 pub mod controller_socket;
 pub mod dbus;
-pub mod direct_exec;
 pub mod dns;
 pub mod doctor;
 pub mod engine;

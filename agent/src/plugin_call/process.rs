@@ -6,7 +6,6 @@
     reason = "the door to pinned plug-ins, which the host's own door cannot be: helpers use it, and the door uses helpers"
 )]
 
-use crate::direct_exec;
 use rustix::process::Signal;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -52,10 +51,10 @@ pub fn spawn_plugin(program: &Path, input: OwnedFd, confinement: Confinement) ->
     unsafe {
         command.pre_exec(move || confine(confinement));
     }
-    direct_exec::without_shell(&mut command, None)?;
+    backburn_programs::without_shell(&mut command, None)?;
     command
         .spawn()
-        .map_err(|error| direct_exec::explain(error, program))
+        .map_err(|error| backburn_programs::explain(error, program))
 }
 
 /// Kills a plug-in by its descriptor, and so all that it has started. One that has ended is dead already.

@@ -1,6 +1,5 @@
 //! The plug-ins of a host: those that its policy allows, by name and hash, and what became of each when the agent started.
 
-use crate::direct_exec::{PROGRAM_FORMS, has_program_head};
 use crate::host::{Host, HostError};
 use crate::plugin_call::{
     AllowedPlugin, Confinement, PLUGIN_PROTOCOL, PinnedPlugin, PluginCall, PluginDeclaration,
@@ -8,6 +7,7 @@ use crate::plugin_call::{
 };
 use crate::policy::HostPolicy;
 use backburn_experiments::wire::{FaultDescription, Refusal};
+use backburn_programs::{PROGRAM_FORMS, has_program_head};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use std::path::{Path, PathBuf};

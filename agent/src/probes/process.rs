@@ -3,7 +3,6 @@
 
 use super::capture::OutputCapture;
 use crate::children::MAX_ANSWER_BYTES;
-use crate::direct_exec;
 use crate::host::wait_readable;
 use crate::policy::HostPolicy;
 use backburn_experiments::probes::{
@@ -73,9 +72,9 @@ pub(super) fn measure(provider: &ProcessProvider, policy: &HostPolicy) -> ProbeR
         .variables(provider, |name| std::env::var_os(name))
         .map_err(ProbeError::Broken)?;
     command.env_clear().envs(variables);
-    direct_exec::without_shell(&mut command, Some(OsStr::new(name))).map_err(broken)?;
+    backburn_programs::without_shell(&mut command, Some(OsStr::new(name))).map_err(broken)?;
     let started = command.spawn();
-    let mut child = started.map_err(|error| broken(direct_exec::explain(error, &program)))?;
+    let mut child = started.map_err(|error| broken(backburn_programs::explain(error, &program)))?;
     let status = end_of(&mut child, [&stdout, &stderr]).map_err(broken)?;
     let output = |stream: OutputCapture| match stream.take(MAX_ANSWER_BYTES as u64) {
         Ok(bytes) if bytes.len() > MAX_ANSWER_BYTES => Err(output_too_long(MAX_ANSWER_BYTES)),

@@ -4,7 +4,6 @@
 //! Nothing here blocks the runtime, and whatever is started is gone when its future is dropped.
 
 mod capture;
-mod direct_exec;
 mod dns;
 mod dns_message;
 mod host_access;

@@ -1,7 +1,6 @@
 //! Looks, before anything is done, whether the programs and Python functions are there that an experiment will run: that a
 //! rollback has none must not be found out after the harm.
 
-use super::direct_exec::{self, PROGRAM_FORMS};
 use super::process::{at_home, run};
 use super::python::interpreter;
 use super::{EnvironmentAccess, ProbeError, within};
@@ -9,6 +8,7 @@ use backburn_experiments::check::Experiment;
 use backburn_experiments::document::{ProcessProvider, Provider, PythonProvider, RollbackStrategy};
 use backburn_experiments::providers::{LocatedProvider, all_providers};
 use backburn_experiments::{HumanDuration, Problem};
+use backburn_programs::PROGRAM_FORMS;
 use nix::unistd::{AccessFlags, access};
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
@@ -97,7 +97,7 @@ fn program(provider: &ProcessProvider, environment: &EnvironmentAccess) -> Resul
 
 /// Whether the kernel runs a file, or would leave it to a shell.
 fn runnable(shown: &str, file: &Path) -> Result<(), String> {
-    match direct_exec::is_bare_text(file) {
+    match backburn_programs::is_bare_text(file) {
         true => Err(format!(
             "`{shown}` is a text that names no interpreter; {PROGRAM_FORMS}"
         )),

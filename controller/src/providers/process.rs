@@ -2,7 +2,6 @@
 //! process group of its own, so that a terminal's Ctrl-C does not reach it; and it ends when this process dies, whatever the cause.
 
 use super::capture::ProgramOutput;
-use super::direct_exec;
 use super::{EnvironmentAccess, MAX_OUTPUT_BYTES, ProbeError, ProbeResult, io_error_text};
 use backburn_experiments::probes::{ProcessProvider, exit_value, output_too_long};
 use nix::sys::signal::Signal;
@@ -79,9 +78,9 @@ pub(super) async fn run(
         .kill_on_drop(true);
     end_with_parent(&mut command);
     let program = PathBuf::from(command.as_std().get_program());
-    direct_exec::without_shell(command.as_std_mut(), None).map_err(broken)?;
+    backburn_programs::without_shell(command.as_std_mut(), None).map_err(broken)?;
     let started = command.spawn();
-    let mut child = started.map_err(|error| broken(direct_exec::explain(error, &program)))?;
+    let mut child = started.map_err(|error| broken(backburn_programs::explain(error, &program)))?;
     let status = end_of(&mut child, input, [&stdout, &stderr]).await?;
     let taken = |stream: ProgramOutput| match stream.take(MAX_OUTPUT_BYTES as u64) {
         Ok(bytes) if bytes.len() > MAX_OUTPUT_BYTES => Err(output_too_long(MAX_OUTPUT_BYTES)),

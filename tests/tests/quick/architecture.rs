@@ -60,11 +60,16 @@ fn crates_depend_only_on_those_below() {
     assert_eq!(needs(&metadata, "backburn-experiments"), set(&[]));
     assert_eq!(
         needs(&metadata, "backburn-agent"),
-        set(&["backburn-experiments"])
+        set(&["backburn-experiments", "backburn-programs"])
     );
+    assert_eq!(needs(&metadata, "backburn-programs"), set(&[]));
     assert_eq!(
         needs(&metadata, "backburn"),
-        set(&["backburn-agent", "backburn-experiments"])
+        set(&[
+            "backburn-agent",
+            "backburn-experiments",
+            "backburn-programs"
+        ])
     );
     let controller = metadata["packages"]
         .as_array()

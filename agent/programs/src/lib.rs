@@ -1,13 +1,17 @@
 //! Starting a program without the detour that the C library takes: `execvp` hands a file that the kernel does not know to `/bin/sh`,
-//! which then runs, say, Python's text as shell commands. Here the kernel's word is the last.
+//! which then runs, say, Python's text as shell commands. Here the kernel's word is the last. A crate of its own, since a controller may be built without the agent.
 
 use nix::libc::{self, c_char};
 use std::ffi::{CString, OsStr};
-use std::io;
+use std::io::{self, Read as _};
 use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+
+/// How many bytes of a file tell what it is.
+const HEAD_BYTES: u64 = 256;
 
 /// Where programs are looked for when there is no `PATH`, as by the C library.
 const DEFAULT_PATH: &str = "/bin:/usr/bin";
@@ -127,6 +131,26 @@ pub fn explain(error: io::Error, program: &Path) -> io::Error {
 /// Whether a file begins as an ELF program or as a script that names its interpreter.
 pub fn has_program_head(content: &[u8]) -> bool {
     content.starts_with(b"#!") || content.starts_with(b"\x7fELF")
+}
+
+/// Whether this is a text that names no interpreter, so that the kernel does not run it. False where it cannot be read.
+#[allow(
+    clippy::disallowed_methods,
+    reason = "a file is read, and not waited for"
+)]
+pub fn is_bare_text(path: &Path) -> bool {
+    let head = || -> io::Result<Vec<u8>> {
+        let mut options = std::fs::OpenOptions::new();
+        // What is no plain file might keep whoever opens it waiting.
+        let options = options.read(true).custom_flags(libc::O_NONBLOCK);
+        let mut head = Vec::new();
+        options
+            .open(path)?
+            .take(HEAD_BYTES)
+            .read_to_end(&mut head)?;
+        Ok(head)
+    };
+    head().is_ok_and(|head| !has_program_head(&head) && !head.contains(&0))
 }
 
 #[cfg(test)]
