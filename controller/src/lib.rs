@@ -4,8 +4,8 @@
 pub mod agent_connection;
 pub mod agent_pool;
 pub mod api;
-pub mod connection_slots;
 mod condensed;
+pub mod connection_slots;
 pub mod files;
 pub mod fleet;
 mod journal_line;

@@ -16,12 +16,12 @@ mod stop;
 mod stopped_units;
 mod unreadable;
 
+pub(crate) use crate::vdso::NotSkewable;
 pub(crate) use file_limit::check_limitable;
 pub use file_limit::{FileLimit, LimitedProcess};
 pub use host_clock::HostClock;
 pub use kill::Kill;
 pub use plugin_change::PluginChange;
-pub(crate) use crate::vdso::NotSkewable;
 pub(crate) use process_clock::offset_text;
 pub use process_clock::{AlteredEntry, ProcessClock, SkewedProcess};
 pub use process_helper::ProcessHelper;

@@ -17,10 +17,10 @@ const MAX_ATTRIBUTE_BYTES: usize = 64 << 10;
 
 /// The state of the places that a fault may touch: the fields of each thing.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Fingerprint(BTreeMap<String, Fields>);
+pub(super) struct Fingerprint(BTreeMap<String, ThingFields>);
 
 /// What is known of one thing, by the names of its fields.
-type Fields = BTreeMap<&'static str, String>;
+type ThingFields = BTreeMap<&'static str, String>;
 
 /// A field of a thing that is not as it was.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -49,13 +49,13 @@ impl Fingerprint {
             };
             lines.insert(
                 format!("process {pid}"),
-                Fields::from([("state", state.to_owned())]),
+                ThingFields::from([("state", state.to_owned())]),
             );
             let vdso = table.identify(*pid).map(|id| table.vdso(id));
             if let Some(Ok(Some((_, bytes)))) = vdso {
                 let hash = sha256(&bytes);
                 let hash = hash.get(..16).unwrap_or_default().to_owned();
-                let hash = Fields::from([("content", hash)]);
+                let hash = ThingFields::from([("content", hash)]);
                 lines.insert(format!("clock functions of process {pid}"), hash);
             }
         }
@@ -100,7 +100,7 @@ impl Fingerprint {
     }
 }
 
-fn look(path: &Path, lines: &mut BTreeMap<String, Fields>) {
+fn look(path: &Path, lines: &mut BTreeMap<String, ThingFields>) {
     // A file that went between two looks is one that is not there.
     let Ok(metadata) = path.symlink_metadata() else {
         return;
@@ -122,8 +122,8 @@ fn look(path: &Path, lines: &mut BTreeMap<String, Fields>) {
     }
 }
 
-fn describe(path: &Path, metadata: &Metadata) -> Fields {
-    let mut fields = Fields::from([
+fn describe(path: &Path, metadata: &Metadata) -> ThingFields {
+    let mut fields = ThingFields::from([
         ("mode", format!("{:o}", metadata.mode())),
         ("owner", format!("{}:{}", metadata.uid(), metadata.gid())),
     ]);

@@ -101,7 +101,10 @@ pub(super) fn plan_power(
 }
 
 /// Why the run would be hit itself: it is conducted from this host.
-pub(super) fn conducted_from_here(context: &PlanContext<'_>, controllers: &[String]) -> Option<String> {
+pub(super) fn conducted_from_here(
+    context: &PlanContext<'_>,
+    controllers: &[String],
+) -> Option<String> {
     if let Some(first) = controllers.first() {
         return Some(format!("{first} runs on this host"));
     }

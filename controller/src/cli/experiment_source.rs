@@ -1,7 +1,7 @@
 //! Reads an experiment from its file, with variables from the command line and the environment, and formats its problems.
 
 use super::output::shown_path;
-use super::{CommandFailure, EXIT_INVALID, print_stderr};
+use super::{CommandFailure, EXIT_INVALID, HostOptions, print_stderr};
 use backburn_agent::host::{Host, HostRole, Invocation};
 use backburn_agent::plugins::PluginRegistry;
 use backburn_agent::policy::HostPolicy;
@@ -272,21 +272,27 @@ pub(super) fn read(file: &Path) -> Result<String, CommandFailure> {
     })
 }
 
-/// Reads and checks an experiment from a file; `-` is standard input.
-pub(super) fn load(file: &Path, variables: &Variables) -> Result<Experiment, LoadError> {
+/// Reads and checks an experiment from a file; `-` is standard input. The plug-ins are those of this host.
+pub(super) fn load(
+    file: &Path,
+    variables: &Variables,
+    host: &HostOptions,
+) -> Result<Experiment, LoadError> {
     let text = read(file).map_err(|failure| LoadError::Unreadable(failure.message))?;
     let text = variables.without_controls(file, text);
     let given = variables
         .read()
         .map_err(|failure| LoadError::Unreadable(failure.message))?;
-    check(&text, &given.configuration, &given.secrets).map_err(LoadError::Invalid)
+    let plugins = plugins_of_this_host(host);
+    check(&text, &given.configuration, &given.secrets, &plugins).map_err(LoadError::Invalid)
 }
 
-/// Checks the text of an experiment against the faults that this program has.
+/// Checks the text of an experiment against the faults that this program has and these plug-ins.
 pub(crate) fn check(
     text: &str,
     configuration: &Map<String, Value>,
     secrets: &Map<String, Value>,
+    plugins: &[FaultDescription],
 ) -> Result<Experiment, Vec<Problem>> {
     let sources = Sources {
         environment: &|name| std::env::var(name).ok(),
@@ -302,19 +308,17 @@ pub(crate) fn check(
         variables: configuration,
         secrets,
     };
-    check_with(text, &sources, &plugins_of_this_host())
+    check_with(text, &sources, plugins)
 }
 
-/// The plug-ins that this host's policy allows: what `BACKBURN_POLICY` names, else its usual file. A policy that cannot be read has none
+/// The plug-ins that this host's policy allows: the one that is named, else its usual file. A policy that cannot be read has none
 /// here; whoever injects is told what is wrong with it.
-fn plugins_of_this_host() -> Vec<FaultDescription> {
-    let path = std::env::var_os("BACKBURN_POLICY").map(PathBuf::from);
-    let policy = match HostPolicy::load(path.as_deref()) {
+fn plugins_of_this_host(host: &HostOptions) -> Vec<FaultDescription> {
+    let policy = match HostPolicy::load(host.policy.as_deref()) {
         Ok(policy) if !policy.plugins.is_empty() => policy,
         _ => return Vec::new(),
     };
-    let state = std::env::var_os("BACKBURN_STATE").map(PathBuf::from);
-    let Some(state) = state.or_else(|| super::default_state().ok()) else {
+    let Some(state) = host.state.clone().or_else(|| super::default_state().ok()) else {
         return Vec::new();
     };
     let invocation = Invocation {
@@ -343,8 +347,12 @@ pub(super) fn check_with(
 }
 
 /// Reads and checks an experiment; its problems are the failure of the command.
-pub(super) fn experiment(file: &Path, variables: &Variables) -> Result<Experiment, CommandFailure> {
-    load(file, variables).map_err(|wrong| CommandFailure {
+pub(super) fn experiment(
+    file: &Path,
+    variables: &Variables,
+    host: &HostOptions,
+) -> Result<Experiment, CommandFailure> {
+    load(file, variables, host).map_err(|wrong| CommandFailure {
         code: EXIT_INVALID,
         message: format_load_error(file, &wrong),
     })

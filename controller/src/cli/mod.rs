@@ -217,6 +217,18 @@ pub(crate) struct HostOptions {
     labels: Vec<String>,
 }
 
+impl HostOptions {
+    /// What the environment says, for commands without these options.
+    fn from_environment() -> Self {
+        let path = |name| std::env::var_os(name).map(PathBuf::from);
+        HostOptions {
+            state: path("BACKBURN_STATE"),
+            policy: path("BACKBURN_POLICY"),
+            labels: Vec::new(),
+        }
+    }
+}
+
 fn label(text: &str) -> Result<String, String> {
     match text.split_once('=') {
         Some((key, _)) if !key.is_empty() => Ok(text.to_owned()),

@@ -96,7 +96,8 @@ pub(super) fn main(command: &PlanCommand) -> Result<u8, CommandFailure> {
     if command.controller.is_given() && !command.local {
         return on_fleet(command);
     }
-    let mut experiment = experiment_source::experiment(&command.file, &command.variables)?;
+    let mut experiment =
+        experiment_source::experiment(&command.file, &command.variables, &command.host)?;
     if let Some(strategy) = command.hypothesis_strategy {
         experiment.hypothesis_timing = experiment.hypothesis_timing_by(Some(strategy));
     }

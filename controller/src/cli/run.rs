@@ -180,7 +180,7 @@ impl RunCommand {
     /// # Errors
     /// It cannot be read, or it has problems.
     pub(super) fn load(&self, file: &Path) -> Result<Experiment, CommandFailure> {
-        let mut experiment = experiment_source::experiment(file, &self.variables)?;
+        let mut experiment = experiment_source::experiment(file, &self.variables, &self.host)?;
         if let Some(strategy) = self.hypothesis_strategy {
             experiment.hypothesis_timing = experiment.hypothesis_timing_by(Some(strategy));
         }

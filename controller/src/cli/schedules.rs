@@ -4,7 +4,7 @@ use super::experiment_source::{self, Variables};
 use super::output::shown_path;
 use super::remote::ControllerOptions;
 use super::table::print_table;
-use super::{CommandFailure, EXIT_INVALID, print, print_json, print_stderr, runtime};
+use super::{CommandFailure, EXIT_INVALID, HostOptions, print, print_json, print_stderr, runtime};
 use backburn::api::types::{PauseInfo, PauseRequest, ResumeScheduleResult, UpcomingRuns};
 use backburn_experiments::HumanDuration;
 use backburn_experiments::document::Schedule;
@@ -174,7 +174,11 @@ fn list_files(command: &SchedulesCommand) -> u8 {
     let mut code = 0;
     let mut found = Vec::new();
     for file in &command.files {
-        let document = match experiment_source::load(file, &command.variables) {
+        let document = match experiment_source::load(
+            file,
+            &command.variables,
+            &HostOptions::from_environment(),
+        ) {
             Ok(experiment) => experiment.document,
             Err(wrong) => {
                 code = EXIT_INVALID;

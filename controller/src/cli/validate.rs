@@ -1,7 +1,7 @@
 //! `backburn validate`: checks experiments and game days, and reports all of their problems.
 
 use super::experiment_source::{self, LoadError, Variables};
-use super::{EXIT_INVALID, print, print_json, print_stderr};
+use super::{EXIT_INVALID, HostOptions, print, print_json, print_stderr};
 use backburn_experiments::Problem;
 use backburn_experiments::forecast::warnings;
 use backburn_experiments::game_day::{GAME_DAY_KEY, check_dates, load_game_day};
@@ -61,7 +61,8 @@ pub(super) fn main(command: &ValidateCommand) -> u8 {
             }
             continue;
         }
-        let outcome = experiment_source::load(file, &command.variables);
+        let outcome =
+            experiment_source::load(file, &command.variables, &HostOptions::from_environment());
         if outcome.is_err() {
             code = EXIT_INVALID;
         }

@@ -1,9 +1,9 @@
 //! Reads a journal line by line and makes a report of it.
 
-use crate::journal_line::{JournalLine, SampleLine};
 use super::model::{TargetReach, TimelineItem, TimelineSource};
 use super::series::{ProbeSeries, ToleranceBand};
 use super::timeline;
+use crate::journal_line::{JournalLine, SampleLine};
 use backburn_experiments::journal::{Event, JournalEntry, Judgement, Run};
 use jiff::Timestamp;
 use ring::digest::{Context, SHA256};

@@ -1,7 +1,7 @@
 //! One timeline of the machine and of people.
 
-use crate::journal_line::SampleLine;
 use super::model::{TimelineItem, TimelineSource};
+use crate::journal_line::SampleLine;
 use crate::store::{CLEANED, RunNoteEntry};
 use backburn_experiments::game_day::happened_times;
 use backburn_experiments::journal::{Event, JournalEntry, Judgement, Tone};

@@ -119,7 +119,7 @@ fn run(
         ("url".to_owned(), json!(service.url)),
         ("supervisor".to_owned(), json!(service.pid)),
     ]);
-    let experiment = check(shown.text, &configuration, &Map::new()).map_err(|problems| {
+    let experiment = check(shown.text, &configuration, &Map::new(), &[]).map_err(|problems| {
         let problems: Vec<String> = problems.iter().map(ToString::to_string).collect();
         CommandFailure::invalid(format!("{}: {}", shown.name, problems.join("\n")))
     })?;
