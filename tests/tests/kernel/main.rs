@@ -34,6 +34,7 @@ mod network_process;
 mod network_resolver;
 mod network_shape;
 mod network_translated;
+mod plugin_run;
 mod probes;
 mod service_stop;
 mod service_stop_crash;
