@@ -140,7 +140,7 @@ impl ClockSkew {
             waits,
             "programs that ask the kernel by system calls of their own, and processes without a vDSO, read the right time".into(),
             "children that the processes fork read the wrong time too, and are reverted with them; programs that they start anew (exec) read the right one".into(),
-            "reading a clock becomes slower, by some 0.1 µs, since the kernel is asked each time".into(),
+            "reading a clock becomes slower, by some 0.2 µs, since the kernel is asked each time".into(),
         ]
     }
 }
