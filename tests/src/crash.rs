@@ -4,6 +4,7 @@
 use crate::crash_strike::Strike;
 use crate::crash_world::World;
 use crate::freezer::Freezer;
+use crate::wait::wait_within;
 use crate::{crash_plugins, processes, programs};
 use backburn_experiments::HumanDuration;
 use nix::sys::signal::{Signal, kill};
@@ -176,6 +177,19 @@ impl Place {
             words.extend(["--duration", duration]);
         }
         self.agent(&words, failpoint)
+    }
+
+    /// Waits until the agent knows the plug-ins of its policy: they are pinned then, and what they need has been read from a disk that may be
+    /// busy, so that they answer within their time.
+    ///
+    /// # Panics
+    /// They can't be used.
+    pub fn know_plugins(&self) {
+        let is_known = || {
+            let listed = self.agent(&["plugins"], None).status();
+            listed.is_ok_and(|listed| listed.success())
+        };
+        wait_within("the plug-ins cannot be used", END_TIMEOUT, is_known);
     }
 
     /// Injects in the foreground, and waits.

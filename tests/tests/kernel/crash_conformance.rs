@@ -195,8 +195,7 @@ fn changes_helpers_and_packet_effects_each_have_a_crash_case() {
             // A plug-in is pinned by whoever knows it first: here before, so that nobody is killed over that.
             let written = (4..=MAX_STEPS_BEFORE_ENTRY).find_map(|step| {
                 let (world, place) = (World::new(), Place::of(case));
-                let known = place.agent(&["plugins"], None).status();
-                assert!(known.is_ok_and(|known| known.success()), "{}", case.name);
+                place.know_plugins();
                 let point = format!("worker:before:{step}:both,hand:before:1");
                 place.inject(case, &world, Some(&point));
                 let entry = place.state().join("ledger/trial.json");
@@ -281,7 +280,9 @@ fn plugin_whose_agent_is_killed_at_any_effect_leaves_nothing() {
     in_network_namespace(&PROGRAMS, || {
         let mut rows = BTreeMap::new();
         for case in PLUGIN_CASES {
-            let in_peace = Place::of(case).inject(case, &World::new(), None);
+            let place = Place::of(case);
+            place.know_plugins();
+            let in_peace = place.inject(case, &World::new(), None);
             assert!(in_peace.success(), "{}: {in_peace}", case.name);
             for (way, failpoint) in [
                 ("agent killed after", "after:{n}"),
