@@ -3,6 +3,7 @@
 
 use super::{Observed, ReversibleChange, count, listed};
 use crate::capabilities::{CAP_SYS_RESOURCE, has_capability};
+use crate::helpers::effect;
 use crate::host::{Host, HostError};
 use crate::processes::{ProcessId, ProcessTable};
 use backburn_experiments::wire::{ChangeView, Effect};
@@ -227,15 +228,7 @@ impl ReversibleChange for FileLimit {
             ("free-descriptors", free.iter().sum::<u64>() as f64),
             ("gone-processes", gone as f64),
         ];
-        Effect {
-            acts: !limited.is_empty(),
-            seen,
-            figures: figures
-                .into_iter()
-                .map(|(name, figure)| (name.to_owned(), figure))
-                .collect(),
-            ..Effect::default()
-        }
+        effect(!limited.is_empty(), seen, &figures)
     }
 
     fn is_done(&self, _: &Host) -> bool {

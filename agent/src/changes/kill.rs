@@ -2,6 +2,7 @@
 //! process back is its own supervisor.
 
 use super::{Observed, ReversibleChange, count, listed};
+use crate::helpers::effect;
 use crate::host::{Host, HostError};
 use crate::processes::{ProcessId, SignalState};
 use backburn_experiments::wire::{ChangeView, Effect};
@@ -125,10 +126,10 @@ impl ReversibleChange for Kill {
         } = self.outcome(host);
         let all = count(self.victims.len(), "process", "processes");
         let mut seen = format!("SIG{} sent to {all}, {gone} gone", self.name);
-        let mut figures = vec![("gone-processes", gone)];
+        let mut figures = vec![("gone-processes", gone as f64)];
         if !self.is_to_end() {
             seen += &format!(", taken by {taken} (what they do about it is not seen)");
-            figures.push(("taken-signals", taken));
+            figures.push(("taken-signals", taken as f64));
         }
         if pending > 0 {
             seen += &format!(", not taken yet by {pending}");
@@ -138,15 +139,7 @@ impl ReversibleChange for Kill {
                 ", dropped by the kernel for {dropped}, which ignore it or have no handler"
             );
         }
-        Effect {
-            acts: gone > 0 || (!self.is_to_end() && taken > 0),
-            seen,
-            figures: figures
-                .into_iter()
-                .map(|(name, number)| (name.to_owned(), number as f64))
-                .collect(),
-            unmet: None,
-        }
+        effect(gone > 0 || (!self.is_to_end() && taken > 0), seen, &figures)
     }
 
     fn is_done(&self, host: &Host) -> bool {

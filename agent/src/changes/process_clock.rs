@@ -3,6 +3,7 @@
 //! one while a process lives, so the ledger and the guardian do.
 
 use super::{Observed, ReversibleChange, count, listed};
+use crate::helpers::effect;
 use crate::host::{Host, HostError, MemoryWrite};
 use crate::processes::{ProcessId, ProcessTable};
 use crate::syscall_filter::FilteredCall;
@@ -390,15 +391,7 @@ impl ReversibleChange for ProcessClock {
             ("gone-processes", gone as f64),
             ("offset-seconds", self.offset_ms as f64 / 1000.0),
         ];
-        Effect {
-            acts: skewed > 0,
-            seen,
-            figures: figures
-                .into_iter()
-                .map(|(name, figure)| (name.to_owned(), figure))
-                .collect(),
-            ..Effect::default()
-        }
+        effect(skewed > 0, seen, &figures)
     }
 
     fn is_done(&self, _: &Host) -> bool {

@@ -1,12 +1,12 @@
 //! The plan of `clock-skew` for the host as a whole.
 
-use super::host_power_plan::conducted_from_here;
+use super::whole_host::{conducted_from_here, facts_of_whole_host, host_victim};
 use super::{Plan, PlanContext};
 use crate::changes::{Change, HostClock, ProcessHelper, offset_text};
 use crate::helpers::{Freeze, HelperSpec};
 use crate::processes::Process;
 use backburn_experiments::HumanDuration;
-use backburn_experiments::wire::{Refusal, Victim};
+use backburn_experiments::wire::Refusal;
 
 /// The programs that set a host's clock, by the names that the kernel shows (at most 15 bytes).
 const TIME_DAEMONS: [&str; 6] = [
@@ -25,19 +25,11 @@ pub(super) fn plan_host_clock(
     context: &PlanContext<'_>,
 ) -> Result<Plan, Refusal> {
     context.host_rules.permit(fault)?;
-    let facts = context.host.facts().map_err(|error| {
-        Refusal::new(
-            "not-available",
-            format!("what boot of the host this is cannot be read: {error}"),
-        )
-    })?;
-    if !facts.is_first_pid_namespace {
-        return Err(Refusal::new(
-            "not-available",
-            "the agent runs in a container (a pid namespace of its own), and the clock is that of the whole host",
-        )
-        .hint("run the agent on the host itself, or give `process`"));
-    }
+    let facts = facts_of_whole_host(
+        context,
+        "and the clock is that of the whole host",
+        "run the agent on the host itself, or give `process`",
+    )?;
     if !facts.may_set_clock {
         return Err(Refusal::new(
             "not-permitted",
@@ -92,11 +84,7 @@ pub(super) fn plan_host_clock(
             .into(),
     );
     Ok(Plan {
-        victims: vec![Victim {
-            kind: "host".into(),
-            id: facts.boot.clone(),
-            name: format!("this host, in boot {}", facts.boot),
-        }],
+        victims: vec![host_victim(&facts)],
         changes,
         notes,
         warnings: vec![

@@ -1,9 +1,10 @@
 //! What `host-reboot` and `host-shutdown` share: their plan.
 
+use super::whole_host::{conducted_from_here, facts_of_whole_host, host_victim};
 use super::{Plan, PlanContext};
 use crate::changes::{Change, ProcessHelper};
 use crate::helpers::{HelperSpec, HostPower, PowerDeed};
-use backburn_experiments::wire::{Refusal, Victim};
+use backburn_experiments::wire::Refusal;
 use backburn_experiments::{HumanDuration, Problem};
 
 /// How long before the deed the agent announces it, so that the announcement reaches the controller.
@@ -27,19 +28,11 @@ pub(super) fn plan_power(
                 .hint("leave out `every` and `duration`, or name it twice in the method"),
         );
     }
-    let facts = context.host.facts().map_err(|error| {
-        Refusal::new(
-            "not-available",
-            format!("what boot of the host this is cannot be read: {error}"),
-        )
-    })?;
-    if !facts.is_first_pid_namespace {
-        return Err(Refusal::new(
-            "not-available",
-            "the agent runs in a container (a pid namespace of its own), where the kernel would end that and not the host",
-        )
-        .hint("run the agent on the host itself; `container-kill` and `process-kill` hit containers"));
-    }
+    let facts = facts_of_whole_host(
+        context,
+        "where the kernel would end that and not the host",
+        "run the agent on the host itself; `container-kill` and `process-kill` hit containers",
+    )?;
     if !facts.may_restart {
         return Err(Refusal::new(
             "not-permitted",
@@ -66,11 +59,7 @@ pub(super) fn plan_power(
         ),
     };
     Ok(Plan {
-        victims: vec![Victim {
-            kind: "host".into(),
-            id: facts.boot.clone(),
-            name: format!("this host, in boot {}", facts.boot),
-        }],
+        victims: vec![host_victim(&facts)],
         changes: vec![Change::Helper(ProcessHelper {
             mark: context.mark(0),
             deadline: HumanDuration(HostPower::lifetime(notice)),
@@ -98,20 +87,6 @@ pub(super) fn plan_power(
         ],
         ..Plan::default()
     })
-}
-
-/// Why the run would be hit itself: it is conducted from this host.
-pub(super) fn conducted_from_here(
-    context: &PlanContext<'_>,
-    controllers: &[String],
-) -> Option<String> {
-    if let Some(first) = controllers.first() {
-        return Some(format!("{first} runs on this host"));
-    }
-    let link = context.control_connection?;
-    let there = link.there.ip();
-    (there.is_loopback() || there == link.here.ip())
-        .then(|| format!("its controller {} is this host", link.there))
 }
 
 /// What is wrong with a notice.

@@ -48,6 +48,7 @@ mod syscall_error;
 mod syscall_latency;
 mod tcp_proxy;
 mod unit_set;
+mod whole_host;
 
 pub use crate::plan::{Expectation, Plan, PlanContext};
 

@@ -50,7 +50,7 @@ pub(super) fn effect_of_living(
 }
 
 /// An effect with these figures.
-pub(super) fn effect(acts: bool, seen: String, figures: &[(&str, f64)]) -> Effect {
+pub(crate) fn effect(acts: bool, seen: String, figures: &[(&str, f64)]) -> Effect {
     let figures = figures
         .iter()
         .map(|(name, value)| ((*name).to_owned(), *value))

@@ -40,6 +40,7 @@ pub use cpu::CpuLoad;
 pub use disk::DiskBallast;
 pub use disk_load::DiskLoad;
 pub use dns_answers::AnswerFilter;
+pub(crate) use evidence::effect;
 pub use file_tamper::{FileOperation, FileTamper, FileVerdict};
 pub(crate) use freeze::yama_scope;
 pub use freeze::{Freeze, NotTraceable, check_traceable};
